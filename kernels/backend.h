@@ -1,0 +1,115 @@
+/* backend - the only door to arithmetic
+ *
+ * A stage sees struct backend and an opaque struct dev. A row of the table leaves out what it does not do better than
+ * the plain loops of kernels/ref: backend_find() fills such members in from ref. Every operation gives the same bytes
+ * for any number of threads: tiles and summation orders are fixed. Matrices are row-major. Letters are the
+ * literature's: W weights [out, in], X inputs [rows, in], H = X'X, L its factor.
+ *
+ * All functions return RC_OK or an RC_ code with err_set().
+ */
+#ifndef LLMC_BACKEND_H
+#define LLMC_BACKEND_H
+
+#include "../libcommon/dtype.h"
+#include "quant.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct dev;
+struct pool;
+
+struct dev_opts {
+    int threads; /* 0: what the process may use */
+};
+
+/* A weight as the forward pass wants it: packed once, used for every block of rows. */
+struct weight;
+
+/* Activations are BF16 or F32 throughout one run; sums are always f32. "T(x)" rounds to that type. */
+struct attn_args {
+    int   heads, kv_heads, head_dim;
+    int   tokens;    /* of one sequence; causal */
+    float scale;     /* of q k' before the softmax */
+    int   window;    /* key j is visible to query i if i - window < j <= i; 0: all j <= i */
+    float softcap;   /* c tanh(x / c) of the scaled scores; 0: none */
+};
+
+/* Rows of one exact product in a Hessian: the largest error-free unit of summation (libcommon/hess.h). */
+enum { HESS_CHUNK = 1024 };
+
+enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU };
+
+/* One set of rows to round against one factor. Column p of the factor is column order[p] of W; columns are taken
+ * from p = cols - 1 down to 0 (kernels/ref/gptq.c has the derivation). Scales are those of the whole module, of which
+ * w holds rows from row0 on. Rows are independent: cutting a module by rows changes no byte of codes. */
+struct gptq_job {
+    const struct qspec *spec;
+    int            rows, cols;
+    int            row0;         /* the module's row of w's first one */
+    const float   *w;            /* [rows, cols] original values, exact from spec->t */
+    const float   *scale;        /* [q_scale_rows, q_scale_cols] of the module, as stored (v10: before that) */
+    const int8_t  *zero;         /* as scale, or NULL when symmetric */
+    float          global_scale; /* of tensor-group schemes, else 1 */
+    const int     *order;        /* [cols] */
+    const float   *l;            /* [cols, cols] lower, from factor() */
+    const uint8_t *dead;         /* [cols], natural order: column never saw a value and becomes zero */
+    bool           want_rtn;     /* rtn_loss is wanted; it takes as long again */
+    uint8_t       *codes;        /* out [rows, cols], natural order, one code a byte: see quant.h */
+    double         loss;         /* out: sum of e^2 / 2, e_p = (w~_p - q_p) L_pp, in units of H as factored */
+    double         rtn_loss;     /* out: the same for plain rounding with these scales; 0 if not wanted */
+};
+
+struct backend {
+    const char *name;
+
+    int  (*open)(struct dev **dev, const struct dev_opts *o); /* RC_UNAVAILABLE: not on this machine */
+    void (*close)(struct dev *dev);
+
+    /* --- forward pass: dt is the type of activations --- */
+    int  (*weight_pack)(struct dev *dev, struct weight **out, const void *w, enum dtype wdt, enum dtype dt, int n, int k);
+    void (*weight_free)(struct dev *dev, struct weight *w);
+    /* y[rows, n] = T(x[rows, k] W' + bias); bias [n] of type dt or NULL. ydt is dt or F32. */
+    int  (*matmul)(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows, const struct weight *w,
+             const void *bias);
+    /* y = T(T(x / rms(x)) * w), or unit offset: T(x / rms(x) * (1 + w)) */
+    int  (*rmsnorm)(struct dev *dev, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
+             bool unit_offset);
+    /* in place on [rows, heads, head_dim] with row stride ld elements; cos, sin [tokens, rotary_dim / 2] of type dt;
+     * row r is position r % tokens */
+    int  (*rope)(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_dim, int ld, const void *cos_t,
+             const void *sin_t, int rotary_dim, int tokens);
+    /* o[rows, heads * head_dim] from q, k, v with row strides ldq, ldk, ldv; rows is a multiple of a->tokens */
+    int  (*attention)(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v, int ldv,
+             enum dtype dt, int rows, const struct attn_args *a);
+    /* y = T(T(act(g)) * u), count elements */
+    int  (*act_mul)(struct dev *dev, void *y, const void *g, const void *u, enum dtype dt, size_t count, enum act act);
+    /* x = T(x + y) */
+    int  (*add)(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count);
+    /* nll[rows] = -log softmax(h[rows, k] W')[target]; natural log, f64 per row; target < 0: row is skipped, nll 0 */
+    int  (*nll)(struct dev *dev, double *nll, const void *h, enum dtype dt, int rows, const struct weight *head,
+             const int32_t *target, float softcap, float logit_scale);
+
+    /* --- Hessians --- */
+    /* acc, packed lower [n (n + 1) / 2] f64, row by row: += the products X'X of chunks of HESS_CHUNK rows, each
+     * rounded to the grid 2^(e[i] + e[j]) (libcommon/hess.h) so that the additions are exact. x is BF16 or F32. */
+    int  (*syrk)(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);
+    /* diag[n] f32: sum of squares of the columns of the first chunk, by which the grid is chosen */
+    int  (*colsq)(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
+
+    /* --- GPTQ --- */
+    /* L L' = s H[order][order] + lambda I, lower, f32, in a full [n, n] matrix (the strict upper part is undefined).
+     * h packed lower f64. Dead columns (diagonal 0) get diagonal 1 first and are marked. lambda = damp times the
+     * mean diagonal after that. RC_NUMERIC: not positive definite, or not finite. */
+    int  (*factor)(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp, int n);
+    int  (*gptq)(struct dev *dev, struct gptq_job *job); /* RC_OS, RC_NUMERIC: a result is not finite */
+};
+
+/* NULL name: the best available on this machine. RC_UNAVAILABLE names what there is. */
+int backend_find(const struct backend **out, const char *name);
+/* The names compiled in, comma separated, for --version. */
+const char *backend_names(void);
+
+struct pool *dev_pool(struct dev *dev); /* of host backends, for work beside the kernels */
+
+#endif

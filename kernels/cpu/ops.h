@@ -1,0 +1,53 @@
+/* ops - the inner loops of the cpu backend, one table for each instruction set
+ *
+ * kernels/cpu/ops_impl.h is compiled once for each (ops_c.c, ops_avx2.c, ops_avx512.c). Reductions run over OPS_LANES
+ * fixed lanes and no variant contracts or reorders, so that all tables give the same bytes.
+ */
+#ifndef LLMC_CPU_OPS_H
+#define LLMC_CPU_OPS_H
+
+#include "../backend.h"
+
+#include <stddef.h>
+
+enum {
+    OPS_LANES  = 16, /* of a reduction, and columns of a panel */
+    OPS_MR     = 8,  /* rows of a micro-tile: half a panel */
+    OPS_NV_MAX = 3,  /* panels across a micro-tile */
+};
+
+struct ops {
+    const char *name;
+
+    /* Rows of n: y = T(T(x r) w), r = 1 / sqrt(mean(x^2) + eps); with unit offset y = T(x r (1 + w)). */
+    void (*rmsnorm)(void *y, const void *x, const void *w, enum dtype dt, int n, float eps, bool unit_offset);
+    void (*rope)(void *x, enum dtype dt, int half, const void *cos_t, const void *sin_t);
+    void (*act_mul)(void *y, const void *g, const void *u, enum dtype dt, size_t n, enum act act);
+    void (*add)(void *x, const void *y, enum dtype dt, size_t n);
+
+    /* In place on s[n]: softmax(scale s) over n values, the sum taken before division; softcap 0: none. */
+    void (*softmax)(float *s, int n, float scale, float softcap);
+    /* log sum exp of n values, each T-rounded already. */
+    double (*logsumexp)(const float *s, int n, float scale, float softcap);
+
+    /* p[pairs][16] u32 = {x[2p][j], x[2p+1][j]}, j < width <= 16, an odd last row paired with zero: contraction over
+     * rows. Lanes beyond width are zero. */
+    void (*pack_rows)(uint32_t *p, const uint16_t *x, size_t ld, int rows, int width);
+    /* p[pairs][16] u32 = {x[r][2p], x[r][2p+1]}, r < rows <= 16, cols even or its last paired with zero. */
+    void (*pack_cols)(uint32_t *p, const uint16_t *x, size_t ld, int rows, int cols);
+    /* c[OPS_MR][16 nv] (row stride ldc) = or += sum over pairs of a[p][0..7] b[p][..]: within a pair first the odd
+     * element by fma, then the even one, as vdpbf16ps does. b panels are bstride u32 apart. */
+    void (*dot)(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add);
+    /* acc[j] += rne(c[j] / (ui u[j])) (ui u[j]), all factors powers of two. Exact while |sum| < 2^51 units. */
+    void (*grid_add)(double *acc, const float *c, int n, double ui, const double *u);
+
+    void (*to_f32)(float *y, const uint16_t *x, size_t n);
+    void (*from_f32)(uint16_t *y, const float *x, size_t n);
+};
+
+extern const struct ops ops_c, ops_avx2, ops_avx512;
+
+/* The best table for this processor; LLMC_ISA=c|avx2|avx512 in the environment asks for a lower one (tests). */
+const struct ops *ops_find(void);
+
+#endif

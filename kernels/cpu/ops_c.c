@@ -1,0 +1,7 @@
+/* ops_c - inner loops for any processor */
+#include "ops.h"
+#include "dot_plain.h"
+
+#define OPS_TABLE ops_c
+#define OPS_NAME "c"
+#include "ops_impl.h"

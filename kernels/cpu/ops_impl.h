@@ -1,0 +1,350 @@
+/* ops_impl - included by ops_*.c, which choose the instruction set by their compiler flags and define
+ *
+ *     OPS_TABLE, OPS_NAME    the table's symbol and name
+ *     ops_dot                the micro-kernel
+ *
+ * Plain C that compilers vectorise over the fixed lanes.
+ */
+#include <math.h>
+#include <string.h>
+
+/* e^x by 2^n 2^r, r in [-1/2, 1/2], Taylor of e^(r ln 2) to degree 6: within 2 ulp of f32; underflows to 0 below -87. */
+static inline float
+exp_f(float x)
+{
+    float t = x * 1.44269504f, n, r, p;
+    uint32_t u;
+    float s;
+
+    t = t < -126.0f ? -126.0f : t;
+    t = t > 127.0f ? 127.0f : t;
+    n = (t + 12582912.0f) - 12582912.0f; /* 1.5 2^23: round to nearest integer */
+    r = (x < -87.0f ? 0.0f : x > 88.0f ? 0.0f : x) - n * 0.693145752f; /* ln 2 in two parts */
+    r = r - n * 1.42860677e-6f;
+    p = 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    u = (uint32_t)((int32_t)n + 127) << 23;
+    memcpy(&s, &u, sizeof(s));
+    return x < -87.0f ? 0.0f : p * s;
+}
+
+static inline float
+lanes_sum(const float *v)
+{
+    float t[OPS_LANES];
+
+    memcpy(t, v, sizeof(t));
+    for (int w = OPS_LANES / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++)
+            t[i] += t[i + w];
+    return t[0];
+}
+
+static inline float
+lanes_max(const float *v)
+{
+    float m = v[0];
+
+    for (int i = 1; i < OPS_LANES; i++)
+        m = v[i] > m ? v[i] : m;
+    return m;
+}
+
+static void
+ops_to_f32(float *y, const uint16_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = bf16_to_f32(x[i]);
+}
+
+static void
+ops_from_f32(uint16_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = bf16_from_f32(x[i]);
+}
+
+/* --- RMSNorm --- */
+
+static float
+norm_scale(const float *lanes, int n, float eps)
+{
+    return 1.0f / sqrtf(lanes_sum(lanes) / (float)n + eps);
+}
+
+static void
+rmsnorm_bf(uint16_t *y, const uint16_t *x, const uint16_t *w, int n, float eps, bool unit_offset)
+{
+    float lanes[OPS_LANES] = { 0 }, r;
+    int i = 0;
+
+    for (; i + OPS_LANES <= n; i += OPS_LANES)
+        for (int l = 0; l < OPS_LANES; l++)
+            lanes[l] += bf16_to_f32(x[i + l]) * bf16_to_f32(x[i + l]);
+    for (int l = 0; i + l < n; l++)
+        lanes[l] += bf16_to_f32(x[i + l]) * bf16_to_f32(x[i + l]);
+    r = norm_scale(lanes, n, eps);
+    if (unit_offset)
+        for (i = 0; i < n; i++)
+            y[i] = bf16_from_f32(bf16_to_f32(x[i]) * r * (1.0f + bf16_to_f32(w[i])));
+    else
+        for (i = 0; i < n; i++)
+            y[i] = bf16_from_f32(bf16_round(bf16_to_f32(x[i]) * r) * bf16_to_f32(w[i]));
+}
+
+static void
+rmsnorm_f(float *y, const float *x, const float *w, int n, float eps, bool unit_offset)
+{
+    float lanes[OPS_LANES] = { 0 }, r;
+    int i = 0;
+
+    for (; i + OPS_LANES <= n; i += OPS_LANES)
+        for (int l = 0; l < OPS_LANES; l++)
+            lanes[l] += x[i + l] * x[i + l];
+    for (int l = 0; i + l < n; l++)
+        lanes[l] += x[i + l] * x[i + l];
+    r = norm_scale(lanes, n, eps);
+    for (i = 0; i < n; i++)
+        y[i] = x[i] * r * (unit_offset ? 1.0f + w[i] : w[i]);
+}
+
+static void
+ops_rmsnorm(void *y, const void *x, const void *w, enum dtype dt, int n, float eps, bool unit_offset)
+{
+    if (dt == DT_BF16)
+        rmsnorm_bf(y, x, w, n, eps, unit_offset);
+    else
+        rmsnorm_f(y, x, w, n, eps, unit_offset);
+}
+
+/* --- RoPE: (a, b) -> (a cos - b sin, b cos + a sin), each product rounded to T first --- */
+
+static void
+ops_rope(void *x, enum dtype dt, int half, const void *cos_t, const void *sin_t)
+{
+    if (dt == DT_BF16) {
+        uint16_t *a = x, *b = a + half;
+        const uint16_t *c = cos_t, *s = sin_t;
+
+        for (int i = 0; i < half; i++) {
+            float p = bf16_to_f32(a[i]), q = bf16_to_f32(b[i]), co = bf16_to_f32(c[i]), si = bf16_to_f32(s[i]);
+
+            a[i] = bf16_from_f32(bf16_round(p * co) + bf16_round(-q * si));
+            b[i] = bf16_from_f32(bf16_round(q * co) + bf16_round(p * si));
+        }
+    } else {
+        float *a = x, *b = a + half;
+        const float *c = cos_t, *s = sin_t;
+
+        for (int i = 0; i < half; i++) {
+            float p = a[i], q = b[i];
+
+            a[i] = p * c[i] - q * s[i];
+            b[i] = q * c[i] + p * s[i];
+        }
+    }
+}
+
+/* --- activation functions --- */
+
+static inline float
+silu_f(float x)
+{
+    return x / (1.0f + exp_f(-x));
+}
+
+/* x Phi(x), Phi by tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) = x sigmoid(2 ...) */
+static inline float
+gelu_tanh_f(float x)
+{
+    float z = 1.59576912f * (x + 0.044715f * x * x * x);
+
+    return x / (1.0f + exp_f(-z));
+}
+
+static inline float
+act_f(float x, enum act act)
+{
+    if (act == ACT_SILU)
+        return silu_f(x);
+    if (act == ACT_GELU_TANH)
+        return gelu_tanh_f(x);
+    return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+}
+
+static void
+ops_act_mul(void *y, const void *g, const void *u, enum dtype dt, size_t n, enum act act)
+{
+    if (dt == DT_BF16) {
+        uint16_t *o = y;
+        const uint16_t *a = g, *b = u;
+
+        if (act == ACT_SILU) /* apart, so that it vectorises */
+            for (size_t i = 0; i < n; i++)
+                o[i] = bf16_from_f32(bf16_round(silu_f(bf16_to_f32(a[i]))) * bf16_to_f32(b[i]));
+        else
+            for (size_t i = 0; i < n; i++)
+                o[i] = bf16_from_f32(bf16_round(act_f(bf16_to_f32(a[i]), act)) * bf16_to_f32(b[i]));
+    } else {
+        float *o = y;
+        const float *a = g, *b = u;
+
+        for (size_t i = 0; i < n; i++)
+            o[i] = act_f(a[i], act) * b[i];
+    }
+}
+
+static void
+ops_add(void *x, const void *y, enum dtype dt, size_t n)
+{
+    if (dt == DT_BF16) {
+        uint16_t *a = x;
+        const uint16_t *b = y;
+
+        for (size_t i = 0; i < n; i++)
+            a[i] = bf16_from_f32(bf16_to_f32(a[i]) + bf16_to_f32(b[i]));
+    } else {
+        float *a = x;
+        const float *b = y;
+
+        for (size_t i = 0; i < n; i++)
+            a[i] += b[i];
+    }
+}
+
+/* --- softmax --- */
+
+static void
+scale_scores(float *s, int n, float scale, float softcap)
+{
+    if (softcap == 0.0f)
+        for (int i = 0; i < n; i++)
+            s[i] *= scale;
+    else
+        for (int i = 0; i < n; i++)
+            s[i] = softcap * tanhf(s[i] * scale / softcap);
+}
+
+static float
+row_max(const float *s, int n)
+{
+    float lanes[OPS_LANES];
+    int i = 0;
+
+    for (int l = 0; l < OPS_LANES; l++)
+        lanes[l] = -INFINITY;
+    for (; i + OPS_LANES <= n; i += OPS_LANES)
+        for (int l = 0; l < OPS_LANES; l++)
+            lanes[l] = s[i + l] > lanes[l] ? s[i + l] : lanes[l];
+    for (int l = 0; i + l < n; l++)
+        lanes[l] = s[i + l] > lanes[l] ? s[i + l] : lanes[l];
+    return lanes_max(lanes);
+}
+
+static void
+ops_softmax(float *s, int n, float scale, float softcap)
+{
+    float lanes[OPS_LANES] = { 0 }, m, inv;
+    int i = 0;
+
+    scale_scores(s, n, scale, softcap);
+    m = row_max(s, n);
+    for (; i + OPS_LANES <= n; i += OPS_LANES)
+        for (int l = 0; l < OPS_LANES; l++) {
+            s[i + l] = exp_f(s[i + l] - m);
+            lanes[l] += s[i + l];
+        }
+    for (int l = 0; i + l < n; l++) {
+        s[i + l] = exp_f(s[i + l] - m);
+        lanes[l] += s[i + l];
+    }
+    inv = 1.0f / lanes_sum(lanes);
+    for (i = 0; i < n; i++)
+        s[i] *= inv;
+}
+
+static double
+ops_logsumexp(const float *s, int n, float scale, float softcap)
+{
+    float part[OPS_LANES * 8], lanes[OPS_LANES], m;
+    double sum = 0;
+
+    /* In place scaling would spoil the caller's logits: chunks of 128, their sums in double. */
+    m = row_max(s, n);
+    if (softcap == 0.0f)
+        m *= scale;
+    else
+        m = softcap * tanhf(m * scale / softcap);
+    for (int i = 0; i < n; i += OPS_LANES * 8) {
+        int w = n - i < OPS_LANES * 8 ? n - i : OPS_LANES * 8, k = 0;
+
+        memcpy(part, s + i, (size_t)w * sizeof(*part));
+        scale_scores(part, w, scale, softcap);
+        memset(lanes, 0, sizeof(lanes));
+        for (; k + OPS_LANES <= w; k += OPS_LANES)
+            for (int l = 0; l < OPS_LANES; l++)
+                lanes[l] += exp_f(part[k + l] - m);
+        for (int l = 0; k + l < w; l++)
+            lanes[l] += exp_f(part[k + l] - m);
+        sum += (double)lanes_sum(lanes);
+    }
+    return (double)m + log(sum);
+}
+
+/* --- bf16 products --- */
+
+static void
+ops_pack_rows(uint32_t *p, const uint16_t *x, size_t ld, int rows, int width)
+{
+    for (int r = 0; r < rows; r += 2, p += OPS_LANES) {
+        const uint16_t *lo = x + (size_t)r * ld, *hi = lo + ld;
+
+        if (r + 1 < rows && width == OPS_LANES) {
+            for (int j = 0; j < OPS_LANES; j++)
+                p[j] = (uint32_t)lo[j] | (uint32_t)hi[j] << 16;
+            continue;
+        }
+        for (int j = 0; j < OPS_LANES; j++)
+            p[j] = j >= width ? 0 : (uint32_t)lo[j] | (r + 1 < rows ? (uint32_t)hi[j] << 16 : 0);
+    }
+}
+
+static void
+ops_pack_cols(uint32_t *p, const uint16_t *x, size_t ld, int rows, int cols)
+{
+    int pairs = (cols + 1) / 2;
+
+    for (int r = 0; r < OPS_LANES; r++) {
+        const uint16_t *row = x + (size_t)r * ld;
+
+        if (r >= rows)
+            for (int k = 0; k < pairs; k++)
+                p[k * OPS_LANES + r] = 0;
+        else
+            for (int k = 0; k < pairs; k++)
+                p[k * OPS_LANES + r] = (uint32_t)row[2 * k] |
+                    (2 * k + 1 < cols ? (uint32_t)row[2 * k + 1] << 16 : 0);
+    }
+}
+
+/* c / unit + 1.5 2^52 rounds to an integer; all factors are powers of two, so only that addition rounds. */
+static void
+ops_grid_add(double *acc, const float *c, int n, double ui, const double *u)
+{
+    for (int j = 0; j < n; j++) {
+        double magic = 6755399441055744.0 * (ui * u[j]), v = (double)c[j];
+
+        acc[j] += (v + magic) - magic;
+    }
+}
+
+const struct ops OPS_TABLE = {
+    .name = OPS_NAME, .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add,
+    .softmax = ops_softmax, .logsumexp = ops_logsumexp, .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols,
+    .dot = ops_dot, .grid_add = ops_grid_add, .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
+};

@@ -1,0 +1,22 @@
+/* dev - what the host backends' devices and weights have in common, so that ref can stand in for a member left out */
+#ifndef LLMC_DEV_H
+#define LLMC_DEV_H
+
+#include "../libcommon/pool.h"
+#include "backend.h"
+
+struct dev {
+    struct pool *pool;
+    void        *impl; /* the backend's own */
+};
+
+struct weight {
+    int        n, k;
+    enum dtype dt;    /* of activations */
+    void      *plain; /* [n, k] of type dt: ref */
+    void      *impl;  /* packed: the backend's own */
+};
+
+extern const struct backend backend_ref, backend_cpu;
+
+#endif

@@ -1,0 +1,159 @@
+#include "scale.h"
+
+#include <math.h>
+
+enum { LANES = 16 }; /* partial extremes, so that the loop is a vector one without relaxed arithmetic */
+
+/* Part of a matrix that shares one scale. */
+struct region {
+    const float *w;
+    size_t       ld;
+    int          rows, cols;
+    const float *diag; /* of its columns, or NULL */
+};
+
+struct extremes
+scale_extremes(const float *w, size_t count)
+{
+    float lo[LANES] = { 0 }, hi[LANES] = { 0 };
+    struct extremes x = { 0, 0 };
+    size_t i = 0;
+
+    for (; i + LANES <= count; i += LANES) {
+        for (int j = 0; j < LANES; j++) {
+            lo[j] = w[i + (size_t)j] < lo[j] ? w[i + (size_t)j] : lo[j];
+            hi[j] = w[i + (size_t)j] > hi[j] ? w[i + (size_t)j] : hi[j];
+        }
+    }
+    for (; i < count; i++) {
+        lo[0] = w[i] < lo[0] ? w[i] : lo[0];
+        hi[0] = w[i] > hi[0] ? w[i] : hi[0];
+    }
+    for (int j = 0; j < LANES; j++)
+        x = scale_merge(x, (struct extremes){ lo[j], hi[j] });
+    return x;
+}
+
+struct extremes
+scale_merge(struct extremes a, struct extremes b)
+{
+    a.min = b.min < a.min ? b.min : a.min;
+    a.max = b.max > a.max ? b.max : a.max;
+    return a;
+}
+
+static float
+absmax_of(struct extremes x)
+{
+    return -x.min > x.max ? -x.min : x.max;
+}
+
+float
+scale_absmax(const float *w, size_t count)
+{
+    return absmax_of(scale_extremes(w, count));
+}
+
+/* 2688 = 448 * 6: the largest scale times the largest element. */
+float
+scale_global(float absmax, enum dtype t)
+{
+    float gs = rt(rt(1.0f / absmax, t) * 2688.0f, t);
+
+    return isfinite(gs) && gs > 0 ? gs : 1.0f;
+}
+
+/* The type in which scales are computed. */
+static enum dtype
+scale_type(const struct qspec *spec)
+{
+    return spec->v10 ? DT_F32 : spec->t;
+}
+
+static float
+epsilon(enum dtype t)
+{
+    return t == DT_BF16 ? 0x1p-7f : t == DT_F16 ? 0x1p-10f : 0x1p-23f;
+}
+
+static int8_t
+zero_point(const struct qspec *spec, struct extremes x, float scale)
+{
+    enum dtype t = scale_type(spec);
+
+    if (scale == 0 && x.min == 0)
+        return 0; /* 0 / 0 in the library, which its cast to int8 makes 0 */
+    return (int8_t)int_round(rt(q_min(spec) - rt(x.min / scale, t), t), q_min(spec), q_max(spec));
+}
+
+void
+scale_of_extremes(const struct qspec *spec, struct extremes x, float global_scale, float *scale, int8_t *zero)
+{
+    enum dtype t = scale_type(spec);
+    float a = absmax_of(x), range = q_max(spec) - q_min(spec), s, eps = epsilon(t);
+
+    if (spec->scale == DT_F8_E8M0) {
+        s = e8m0_to_f32(e8m0_of_absmax(a, spec->grid == GRID_E2M1 ? 2 : 8));
+    } else if (spec->scale == DT_F8_E4M3) {
+        s = e4m3_round(rt(a / q_max(spec), t) * global_scale);
+        eps = 0.125f;
+    } else if (spec->grid != GRID_INT) {
+        s = rt(a / q_max(spec), t);
+    } else if (spec->symmetric) {
+        s = rt(a / (range / 2), t);
+    } else {
+        s = rt(rt(x.max - x.min, t) / range, t);
+        *zero = zero_point(spec, x, s);
+    }
+    *scale = s == 0 ? eps : s;
+}
+
+static struct extremes
+observe_minmax(const struct qspec *spec, const struct scale_opts *opts, const struct region *r)
+{
+    struct extremes x = { 0, 0 };
+
+    (void)spec;
+    (void)opts;
+    for (int i = 0; i < r->rows; i++)
+        x = scale_merge(x, scale_extremes(r->w + (size_t)i * r->ld, (size_t)r->cols));
+    return x;
+}
+
+/* An observer turns a region into the range that its scale shall span. */
+static struct extremes (*const observers[OBSERVER_COUNT])(const struct qspec *, const struct scale_opts *,
+    const struct region *) = {
+    [OBSERVER_MINMAX] = observe_minmax,
+};
+
+void
+scale_rows(const struct qspec *spec, const struct scale_opts *opts, const float *w, int rows, int cols,
+    float global_scale, float *scale, int8_t *zero)
+{
+    static const struct scale_opts minmax = { .observer = OBSERVER_MINMAX };
+    int nr = q_scale_rows(spec, rows), nc = q_scale_cols(spec, cols), width = nc > 1 ? spec->group : cols;
+    int height = spec->strategy == STRATEGY_BLOCK ? spec->block_rows : spec->strategy == STRATEGY_TENSOR ? rows : 1;
+    struct region r = { .ld = (size_t)cols };
+
+    if (opts == NULL)
+        opts = &minmax;
+    for (int i = 0; i < nr; i++) {
+        for (int j = 0; j < nc; j++) {
+            size_t k = (size_t)i * (size_t)nc + (size_t)j;
+
+            r.w = w + (size_t)i * (size_t)height * r.ld + (size_t)j * (size_t)width;
+            r.rows = rows - i * height < height ? rows - i * height : height;
+            r.cols = cols - j * width < width ? cols - j * width : width;
+            r.diag = opts->diag != NULL ? opts->diag + (size_t)j * (size_t)width : NULL;
+            scale_of_extremes(spec, observers[opts->observer](spec, opts, &r), global_scale, scale + k,
+                spec->symmetric ? NULL : zero + k);
+        }
+    }
+}
+
+void
+scale_store(const struct qspec *spec, float *scale, size_t count)
+{
+    for (size_t i = 0; q_in_t(spec) && i < count; i++)
+        scale[i] = rt(scale[i], spec->t);
+}

@@ -1,0 +1,49 @@
+/* hess - exact, mergeable sums of x x' over the inputs of a set of modules
+ *
+ * H is a SUM over tokens, divided by the number of sequences only where it is used. Each product of HESS_CHUNK rows is
+ * rounded to a grid, entry (i, j) to multiples of 2^(e[i] + e[j]), and added in f64. Additions of grid values are exact
+ * while sums stay below 2^51 units, so they are associative: any partition of the blocks over ranks, and any order,
+ * gives the same bytes. Since |H_ij| <= sqrt(H_ii H_jj) at every moment, the diagonal alone decides about overflow.
+ *
+ * The grid comes from the first block of the plan, never from the partition: channel j, with sum of squares s_j there,
+ * gets e[j] so that s_j is about 2^30 units; it may grow 2^20 times before it overflows, and a channel that is silent
+ * in the first block counts as 2^-12 of the strongest. Below that, rounding is hidden by the damping.
+ *
+ * File: "sum" F64 [n (n + 1) / 2] lower triangle by rows, "grid" I16 [n], metadata rows, sequences.
+ */
+#ifndef LLMC_HESS_H
+#define LLMC_HESS_H
+
+#include "../kernels/backend.h"
+#include "safetensors.h"
+
+struct hess {
+    int      n;
+    bool     has_grid;
+    int16_t *grid;      /* [n] exponents */
+    double  *sum;       /* [n (n + 1) / 2] */
+    int64_t  rows;      /* tokens */
+    int64_t  sequences; /* what the sum is divided by */
+};
+
+int  hess_init(struct hess *h, int n); /* RC_OS */
+void hess_free(struct hess *h);
+
+/* Chooses the grid from the rows of the first block. RC_NUMERIC: an input is not finite. */
+int hess_choose_grid(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows);
+/* The grid must have been chosen or read. */
+int hess_add(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows,
+    int sequences);
+/* RC_NUMERIC when a channel has outgrown the grid or is not finite, naming it. */
+int hess_check(const struct hess *h);
+/* dst += src. Equal grids add exactly; a coarser one wins where they differ (separate runs over different data), the
+ * other's values being rounded to it. RC_DATA: other n. */
+int hess_merge(struct hess *dst, const struct hess *src);
+
+double hess_diag(const struct hess *h, int i);
+
+/* Extra metadata pairs are the caller's (plan fingerprint, input name). */
+int hess_publish(const struct hess *h, const char *path, const struct st_meta *extra, size_t count);
+int hess_read(struct hess *h, const char *path, struct st_file *st); /* st stays open for its metadata; close it */
+
+#endif

@@ -1,0 +1,388 @@
+/* model - a checkpoint directory: config.json, safetensors shards and their index, side files */
+#include "model.h"
+
+#include "file.h"
+#include "mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char config_name[] = "config.json";
+static const char single_name[] = "model.safetensors";
+static const char index_name[] = "model.safetensors.index.json";
+
+/* Weights of this and other frameworks, and what comes from them: never side files. */
+static const char *const weight_patterns[] = {
+    "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.ckpt.index",
+    "*.gguf", "*.ggml", "*.h5", "*.h5.index.json", "*.msgpack", "*.msgpack.index.json", "*.onnx", "*.onnx_data",
+};
+
+static const char *const foreign_patterns[] = { "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.h5", "*.msgpack" };
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+static bool
+matches(const char *const *patterns, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (fnmatch(patterns[i], name, 0) == 0)
+            return true;
+    return false;
+}
+
+static bool
+has_file(const struct model *m, const char *name)
+{
+    char *path = file_join(m->dir, name);
+    struct stat sb;
+    bool found = path != NULL && stat(path, &sb) == 0;
+
+    mem_free(path);
+    return found;
+}
+
+static int
+compare_strings(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static int
+compare_tensors(const void *a, const void *b)
+{
+    return strcmp(((const struct model_tensor *)a)->t->name, ((const struct model_tensor *)b)->t->name);
+}
+
+/* Shards are made in order of their names. */
+static int
+compare_to_shard(const void *name, const void *shard)
+{
+    return strcmp(name, ((const struct model_shard *)shard)->name);
+}
+
+static const struct model_shard *
+find_shard(const struct model *m, const char *name)
+{
+    return bsearch(name, m->shards, (size_t)m->shard_count, sizeof(*m->shards), compare_to_shard);
+}
+
+/* Visible files in the directory, after links: m->side, sorted. */
+static int
+list_side(struct model *m, DIR *d, const char **foreign)
+{
+    struct dirent *e;
+    struct stat sb;
+    size_t cap = 0;
+    char **side;
+
+    *foreign = NULL;
+    while ((errno = 0, e = readdir(d)) != NULL) {
+        if (e->d_name[0] == '.' || fstatat(dirfd(d), e->d_name, &sb, 0) != 0 || !S_ISREG(sb.st_mode))
+            continue;
+        if (strcmp(e->d_name, config_name) == 0)
+            continue;
+        if (matches(weight_patterns, COUNT(weight_patterns), e->d_name)) {
+            for (size_t i = 0; i < COUNT(foreign_patterns); i++)
+                if (fnmatch(foreign_patterns[i], e->d_name, 0) == 0)
+                    *foreign = foreign_patterns[i];
+            continue;
+        }
+        if ((side = mem_grow(m->side, &cap, m->side_count + 1, sizeof(*side))) == NULL)
+            return RC_OS;
+        m->side = side;
+        if ((side[m->side_count] = mem_strdup(e->d_name)) == NULL)
+            return RC_OS;
+        m->side_count++;
+    }
+    if (errno != 0)
+        return err_set(RC_IO, "%s: cannot read directory: %s", m->dir, strerror(errno));
+    if (m->side_count > 1)
+        qsort(m->side, m->side_count, sizeof(*m->side), compare_strings);
+    return RC_OK;
+}
+
+static int
+scan_dir(struct model *m, const char **foreign)
+{
+    DIR *d = opendir(m->dir);
+    int rc;
+
+    if (d == NULL)
+        return err_set(errno == ENOENT || errno == ENOTDIR ? RC_NOINPUT : RC_IO, "%s: cannot open directory: %s", m->dir,
+            strerror(errno));
+    rc = list_side(m, d, foreign);
+    (void)closedir(d);
+    return rc;
+}
+
+/* Models of several parts keep the text model's settings one level down. */
+static int
+read_config(struct model *m)
+{
+    char *path = file_join(m->dir, config_name);
+    const json_t *q;
+    int rc;
+
+    if (path == NULL)
+        return RC_OS;
+    rc = jread_file(&m->config, path);
+    if (rc == RC_OK && !json_is_object(m->config))
+        rc = err_set(RC_DATA, "%s: not an object", path);
+    mem_free(path);
+    if (rc != RC_OK)
+        return rc;
+    q = json_object_get(m->config, "quantization_config");
+    if (q == NULL || json_is_null(q))
+        q = json_object_get(m->config, "compression_config");
+    if (q == NULL || json_is_null(q))
+        q = json_object_get(json_object_get(m->config, "text_config"), "quantization_config");
+    if (q != NULL && !json_is_null(q)) {
+        m->quant_method = json_string_value(json_object_get(q, "quant_method"));
+        if (m->quant_method == NULL)
+            m->quant_method = "";
+    }
+    return RC_OK;
+}
+
+static bool
+plain_name(const char *name)
+{
+    size_t len = strlen(name);
+
+    if (len == 0 || len > NAME_MAX || name[0] == '.' || strchr(name, '/') != NULL || strchr(name, '\\') != NULL)
+        return false;
+    for (; *name != '\0'; name++)
+        if ((unsigned char)*name < 0x20 || *name == 0x7f)
+            return false;
+    return true;
+}
+
+/* Takes sorted names, some of them repeated. */
+static int
+set_shards(struct model *m, const char **names, size_t count)
+{
+    if ((m->shards = mem_zalloc(count, sizeof(*m->shards))) == NULL)
+        return RC_OS;
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && strcmp(names[i - 1], names[i]) == 0)
+            continue;
+        if ((m->shards[m->shard_count].name = mem_strdup(names[i])) == NULL)
+            return RC_OS;
+        m->shard_count++;
+    }
+    return RC_OK;
+}
+
+static int
+shards_of_index(struct model *m, json_t *map)
+{
+    size_t count = json_object_size(map), n = 0;
+    const char **names, *name;
+    json_t *file;
+    int rc = RC_OK;
+
+    if (!json_is_object(map) || count == 0)
+        return err_set(RC_DATA, "\"weight_map\" is absent or empty");
+    if ((names = mem_alloc(count, sizeof(*names))) == NULL)
+        return RC_OS;
+    json_object_foreach(map, name, file) {
+        names[n] = json_string_value(file);
+        if (names[n] == NULL || !plain_name(names[n])) {
+            rc = err_set(RC_DATA, "tensor %s: shard %s is not a plain file name", name,
+                names[n] != NULL ? names[n] : "(no string)");
+            break;
+        }
+        n++;
+    }
+    if (rc == RC_OK) {
+        qsort(names, count, sizeof(*names), compare_strings);
+        rc = set_shards(m, names, count);
+    }
+    mem_free(names);
+    return rc;
+}
+
+static int
+open_shards(struct model *m, int (*open_file)(struct st_file *, const char *))
+{
+    char *path;
+    int rc = RC_OK;
+
+    for (int i = 0; rc == RC_OK && i < m->shard_count; i++) {
+        if ((path = file_join(m->dir, m->shards[i].name)) == NULL)
+            return RC_OS;
+        rc = open_file(&m->shards[i].st, path);
+        m->count += m->shards[i].st.count;
+        m->bytes += m->shards[i].st.data_bytes;
+        mem_free(path);
+    }
+    return rc;
+}
+
+/* Every tensor of every shard is listed there, and every listed tensor was met. */
+static int
+check_index(const struct model *m, json_t *map)
+{
+    const struct model_shard *s;
+    const struct tensor *t;
+    const char *listed, *name;
+    json_t *file;
+
+    for (int i = 0; i < m->shard_count; i++) {
+        s = &m->shards[i];
+        for (size_t k = 0; k < s->st.count; k++) {
+            t = &s->st.tensors[k];
+            listed = json_string_value(json_object_get(map, t->name));
+            if (listed == NULL)
+                return err_set(RC_DATA, "tensor %s: in %s but not listed", t->name, s->name);
+            if (strcmp(listed, s->name) != 0)
+                return err_set(RC_DATA, "tensor %s: in %s but listed for %s", t->name, s->name, listed);
+        }
+    }
+    if (m->count == json_object_size(map))
+        return RC_OK;
+    json_object_foreach(map, name, file) {
+        s = find_shard(m, json_string_value(file));
+        if (st_find(&s->st, name) == NULL)
+            return err_set(RC_DATA, "tensor %s: listed for %s but not there", name, s->name);
+    }
+    return err_set(RC_BUG, "%zu tensors, %zu listed", m->count, json_object_size(map));
+}
+
+static int
+load_indexed(struct model *m, int (*open_file)(struct st_file *, const char *))
+{
+    char *path = file_join(m->dir, index_name);
+    json_t *root = NULL, *map;
+    int rc;
+
+    if (path == NULL)
+        return RC_OS;
+    m->indexed = true;
+    if ((rc = jread_file(&root, path)) != RC_OK)
+        goto out;
+    map = json_object_get(root, "weight_map");
+    if ((rc = shards_of_index(m, map)) != RC_OK) {
+        (void)err_at(rc, "%s", path);
+        goto out;
+    }
+    /* Some tools read the one, some the other: guessing would compress weights that nobody loads. */
+    if (find_shard(m, single_name) == NULL && has_file(m, single_name)) {
+        rc = err_set(RC_DATA, "%s: does not list %s, which is there too", path, single_name);
+        goto out;
+    }
+    if ((rc = open_shards(m, open_file)) == RC_OK && (rc = check_index(m, map)) != RC_OK)
+        (void)err_at(rc, "%s", path);
+out:
+    json_decref(root);
+    mem_free(path);
+    return rc;
+}
+
+static int
+load_single(struct model *m, const char *foreign, int (*open_file)(struct st_file *, const char *))
+{
+    const char *names[] = { single_name };
+    int rc;
+
+    if (!has_file(m, single_name)) {
+        if (foreign != NULL)
+            return err_set(RC_NOINPUT, "%s: has no safetensors, and weights in %s files are not read", m->dir, foreign);
+        return err_set(RC_NOINPUT, "%s: has neither %s nor %s", m->dir, single_name, index_name);
+    }
+    if ((rc = set_shards(m, names, 1)) != RC_OK)
+        return rc;
+    return open_shards(m, open_file);
+}
+
+static int
+collect_tensors(struct model *m)
+{
+    size_t n = 0;
+
+    if (m->count == 0)
+        return err_set(RC_DATA, "%s: has no tensors", m->dir);
+    if ((m->tensors = mem_alloc(m->count, sizeof(*m->tensors))) == NULL)
+        return RC_OS;
+    for (int i = 0; i < m->shard_count; i++)
+        for (size_t k = 0; k < m->shards[i].st.count; k++)
+            m->tensors[n++] = (struct model_tensor){ &m->shards[i].st.tensors[k], i };
+    qsort(m->tensors, m->count, sizeof(*m->tensors), compare_tensors);
+    return RC_OK;
+}
+
+static int
+open_dir(struct model *m, const char *dir, int (*open_file)(struct st_file *, const char *))
+{
+    const char *foreign = NULL;
+    int rc = RC_OS;
+
+    *m = (struct model){ 0 };
+    if ((m->dir = mem_strdup(dir)) != NULL && (rc = scan_dir(m, &foreign)) == RC_OK && (rc = read_config(m)) == RC_OK &&
+        (rc = has_file(m, index_name) ? load_indexed(m, open_file) : load_single(m, foreign, open_file)) == RC_OK)
+        rc = collect_tensors(m);
+    if (rc != RC_OK)
+        model_close(m);
+    return rc;
+}
+
+int
+model_open(struct model *m, const char *dir)
+{
+    return open_dir(m, dir, st_open);
+}
+
+int
+model_open_header(struct model *m, const char *dir)
+{
+    return open_dir(m, dir, st_open_header);
+}
+
+void
+model_close(struct model *m)
+{
+    for (int i = 0; i < m->shard_count; i++) {
+        st_close(&m->shards[i].st);
+        mem_free(m->shards[i].name);
+    }
+    for (size_t i = 0; i < m->side_count; i++)
+        mem_free(m->side[i]);
+    json_decref(m->config);
+    mem_free(m->side);
+    mem_free(m->shards);
+    mem_free(m->tensors);
+    mem_free(m->dir);
+    *m = (struct model){ 0 };
+}
+
+const struct model_tensor *
+model_find(const struct model *m, const char *name)
+{
+    const struct tensor t = { .name = name };
+    const struct model_tensor key = { .t = &t };
+
+    return bsearch(&key, m->tensors, m->count, sizeof(key), compare_tensors);
+}
+
+int
+model_get(const struct model *m, const char *name, const struct tensor **out)
+{
+    const struct model_tensor *found = model_find(m, name);
+
+    *out = found != NULL ? found->t : NULL;
+    return found != NULL ? RC_OK : err_set(RC_DATA, "%s: no tensor %s", m->dir, name);
+}
+
+const char *
+model_shard_path(const struct model *m, const char *name)
+{
+    const struct model_tensor *found = model_find(m, name);
+
+    return found != NULL ? m->shards[found->shard].st.path : NULL;
+}

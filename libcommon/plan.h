@@ -1,0 +1,103 @@
+/* plan - the work directory: settings, steps, tasks, blocks, and where each file lies
+ *
+ *     plan.json     settings, recipe, fingerprints; written once, last, by llmc-shard: a directory without it is no plan
+ *     steps.tsv     step layer points tasks tokens
+ *     tasks.tsv     task step point module first_row end_row rows cols scheme rank cost
+ *     blocks.tsv    block samples tokens digest rank
+ *     tokens/BLOCK.safetensors      "input_ids" I32 [tokens], "lengths" I32 [samples]
+ *     weights/TASK.safetensors      a symlink to the source shard until it is compressed, then a file by one rename
+ *     hessian/STEP/POINT.RANK.safetensors
+ *     state/STEP/BLOCK.safetensors  "hidden", and "pending" at points that have one
+ *     log/TOOL.RANK.jsonl
+ *
+ * A step is a set of modules whose inputs are captured together and that are all compressed before the model moves on:
+ * one capture point of one layer (--sequential input), or all four of a layer (layer, none). A task is a range of rows
+ * of one module. Whatever changes the result is in plan.json and in its fingerprint, which every file made under the
+ * plan carries; columns named rank are the only part that depends on the number of ranks.
+ */
+#ifndef LLMC_PLAN_H
+#define LLMC_PLAN_H
+
+#include "arch.h"
+#include "digest.h"
+#include "model.h"
+#include "recipe.h"
+
+enum { PLAN_ALGORITHM = 1 }; /* changes when the bytes of a result change */
+
+enum sequential { SEQUENTIAL_INPUT, SEQUENTIAL_LAYER, SEQUENTIAL_NONE };
+
+struct step {
+    int layer;
+    int first_point, end_point; /* captured here */
+    int first_task, end_task;   /* in plan.tasks, which are sorted by step */
+};
+
+struct task {
+    char      *name;   /* of its file: the module, and "@FIRST-END" when it is a part */
+    char      *module;
+    int        step;
+    enum point point;
+    int        row0, end; /* rows of it */
+    int        rows, cols; /* of the module */
+    int        group;     /* in the recipe */
+    int        rank;
+    double     cost;      /* multiply-adds: n^3 / 3 + rows n^2 */
+};
+
+struct block {
+    int  samples, tokens;
+    char digest[DIGEST_HEX];
+    int  rank;
+};
+
+struct plan {
+    char           *dir;
+    char           *model;      /* absolute path */
+    char            fingerprint[DIGEST_HEX];
+    char            model_fingerprint[DIGEST_HEX], data_fingerprint[DIGEST_HEX];
+    enum sequential sequential;
+    int             block_tokens; /* samples are gathered into blocks up to so many tokens */
+    int             ranks;
+    struct recipe  *recipe;
+    json_t         *json;
+    struct step    *steps;
+    struct task    *tasks;
+    struct block   *blocks;
+    int             step_count, task_count, block_count;
+    int64_t         tokens, samples;
+};
+
+/* RC_NOINPUT: no plan there. RC_DATA: malformed. */
+int  plan_read(struct plan *p, const char *dir);
+void plan_free(struct plan *p);
+
+/* p->json holds all settings but fingerprint; computes it and writes tables and plan.json. */
+int plan_write(struct plan *p);
+/* Tables alone, after a change of ranks. */
+int plan_write_tables(const struct plan *p);
+
+const char     *sequential_name(enum sequential s);
+enum sequential sequential_find(const char *name); /* names as in --sequential; unknown: INPUT */
+extern const char *const sequential_names[];       /* ends with NULL */
+
+/* Path of a file in the work directory, in a buffer of PATH_MAX; RC_DATA when it does not fit. */
+int plan_path(const struct plan *p, char *out, const char *fmt, ...) PRINTF(3, 4);
+int plan_task_path(const struct plan *p, const struct task *t, char *out);
+
+/* Compressed: a real file stands where the symlink was. */
+bool plan_task_done(const struct plan *p, const struct task *t);
+bool plan_step_done(const struct plan *p, int step);
+int  plan_tasks_left(const struct plan *p);
+
+/* -m of all tools: a glob over module and task names; NULL matches all. */
+bool plan_task_match(const struct task *t, const char *glob);
+
+/* First task of a module, *count of them in order of rows; NULL: the module is not compressed. */
+const struct task *plan_module(const struct plan *p, const char *module, int *count);
+
+/* SHA-256 of what identifies a checkpoint without reading all of it: config, and of each shard its name, size, header
+ * and sixteen evenly spaced pieces of 64 KiB. */
+int plan_model_fingerprint(const struct model *m, char out[DIGEST_HEX]);
+
+#endif

@@ -1,0 +1,288 @@
+/* run - what every stage opens: the plan, its model, a backend, the log */
+#include "run.h"
+
+#include "mem.h"
+#include "msg.h"
+#include "weights.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+/* Launchers' variables, in the order that they are asked. */
+static const struct {
+    const char *rank, *ranks;
+} launchers[] = {
+    { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE" },
+    { "PMIX_RANK", "PMIX_SIZE" },
+    { "PMI_RANK", "PMI_SIZE" },
+    { "SLURM_PROCID", "SLURM_NTASKS" },
+    { "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT" },
+};
+
+static int
+env_int(const char *name)
+{
+    const char *s = getenv(name);
+    char *end;
+    long v;
+
+    if (s == NULL || *s == '\0')
+        return -1;
+    v = strtol(s, &end, 10);
+    return *end != '\0' || v < 0 || v > 1 << 20 ? -1 : (int)v;
+}
+
+/* Where rank and ranks were found. */
+static const char *
+find_rank(const struct run_opts *o, int *rank, int *ranks)
+{
+    const char *source = "default";
+
+    *rank = 0;
+    *ranks = 1;
+    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++)
+        if (env_int(launchers[i].rank) >= 0 && env_int(launchers[i].ranks) > 0) {
+            *rank = env_int(launchers[i].rank);
+            *ranks = env_int(launchers[i].ranks);
+            source = launchers[i].rank;
+            break;
+        }
+    if (o->rank >= 0 || o->ranks > 0)
+        source = "options";
+    if (o->rank >= 0)
+        *rank = o->rank;
+    if (o->ranks > 0)
+        *ranks = o->ranks;
+    return source;
+}
+
+static int
+open_model(struct run *run)
+{
+    char fp[DIGEST_HEX];
+
+    TRY(model_open(&run->model, run->plan.model));
+    TRY(plan_model_fingerprint(&run->model, fp));
+    if (strcmp(fp, run->plan.model_fingerprint) != 0)
+        return err_set(RC_DATA, "%s: not the model that the work directory %s was made from", run->plan.model,
+            run->plan.dir);
+    TRY(arch_read(&run->arch, run->model.config));
+    run->dt = run->arch.dtype == DT_BF16 ? DT_BF16 : DT_F32;
+    return RC_OK;
+}
+
+int
+run_open(struct run *run, const char *tool, const struct run_opts *o)
+{
+    struct dev_opts dev = { .threads = o->threads };
+    char path[PATH_MAX];
+    const char *source;
+    int rc;
+
+    *run = (struct run){ 0 };
+    event_open(&run->log, NULL, tool, 0);
+    msg_quiet(o->quiet);
+    source = find_rank(o, &run->rank, &run->ranks);
+    msg_rank(run->rank, run->ranks);
+    if (run->rank >= run->ranks)
+        return err_set(RC_USAGE, "rank %d of %d ranks", run->rank, run->ranks);
+    if ((rc = plan_read(&run->plan, o->dir)) != RC_OK || (rc = open_model(run)) != RC_OK)
+        goto out;
+    if (run->ranks != run->plan.ranks) {
+        rc = err_set(RC_USAGE, "%d ranks, but the plan is for %d", run->ranks, run->plan.ranks);
+        goto out;
+    }
+    if ((rc = plan_path(&run->plan, path, "log")) != RC_OK || (rc = backend_find(&run->bk, o->backend)) != RC_OK ||
+        (rc = run->bk->open(&run->dev, &dev)) != RC_OK)
+        goto out;
+    event_open(&run->log, path, tool, run->rank);
+    event_emit(&run->log, "start", EVENT_STR("version", LLMC_VERSION), EVENT_STR("backend", run->bk->name),
+        EVENT_INT("threads", pool_threads(dev_pool(run->dev))), EVENT_INT("ranks", run->ranks),
+        EVENT_STR("rank_from", source), EVENT_STR("plan", run->plan.fingerprint));
+    return RC_OK;
+out:
+    (void)run_close(run, rc);
+    return rc;
+}
+
+int
+run_close(struct run *run, int rc)
+{
+    if (fflush(stdout) != 0 || ferror(stdout))
+        if (rc == RC_OK || rc == RC_RETRY) {
+            rc = RC_IO;
+            msg_error("stdout", "cannot write: %s", strerror(errno));
+        }
+    event_emit(&run->log, "end", EVENT_INT("status", rc));
+    event_close(&run->log);
+    if (run->dev != NULL)
+        run->bk->close(run->dev);
+    model_close(&run->model);
+    plan_free(&run->plan);
+    *run = (struct run){ 0 };
+    return rc;
+}
+
+const char *
+run_built_with(void)
+{
+    static char text[128];
+
+    (void)snprintf(text, sizeof(text), "backends: %s; communicators: self", backend_names());
+    return text;
+}
+
+/* --- weights --- */
+
+int
+run_source_dense(void *ctx, const char *name, struct dense *out)
+{
+    struct run *run = ctx;
+    const struct tensor *t;
+
+    TRY(model_get(&run->model, name, &t));
+    if (t->ndim < 1 || t->ndim > 2 || t->shape[0] > INT_MAX || (t->ndim == 2 && t->shape[1] > INT_MAX))
+        return err_set(RC_DATA, "%s has %d dimensions", name, t->ndim);
+    *out = (struct dense){ .dtype = t->dtype, .rows = (int)t->shape[0], .cols = t->ndim == 2 ? (int)t->shape[1] : 1,
+        .data = t->data };
+    return RC_OK;
+}
+
+static const struct tensor *
+find_in_file(void *ctx, const char *name)
+{
+    return st_find(ctx, name);
+}
+
+/* Rows of one task, as they are now, into the module's matrix. */
+static int
+task_dense(struct run *run, const struct task *t, const char *name, char *out)
+{
+    enum dtype dt = run->arch.dtype;
+    size_t row = (size_t)t->cols * dtype_size(dt), rows = (size_t)(t->end - t->row0);
+    char path[PATH_MAX];
+    struct dense d = { 0 };
+    struct st_file st;
+    const char *fp;
+    int rc;
+
+    if (!plan_task_done(&run->plan, t)) {
+        TRY(run_source_dense(run, name, &d));
+        if (d.dtype != dt || d.rows != t->rows || d.cols != t->cols)
+            return err_set(RC_DATA, "%s: type or shape differ from the plan", name);
+        memcpy(out, (const char *)d.data + (size_t)t->row0 * row, rows * row);
+        return RC_OK;
+    }
+    TRY(plan_task_path(&run->plan, t, path));
+    TRY(st_open(&st, path));
+    fp = st_meta(&st, "plan");
+    if (fp == NULL || strcmp(fp, run->plan.fingerprint) != 0)
+        rc = err_set(RC_DATA, "%s: made under another plan", path);
+    else if ((rc = weights_dense(&d, t->module, &run->plan.recipe->groups[t->group].scheme, dt, find_in_file, &st,
+        dev_pool(run->dev))) == RC_OK) {
+        if ((size_t)d.rows != rows || d.cols != t->cols)
+            rc = err_set(RC_DATA, "%s: [%d, %d], want [%zu, %d]", path, d.rows, d.cols, rows, t->cols);
+        else
+            memcpy(out, d.data, rows * row);
+        mem_free(d.own);
+    }
+    st_close(&st);
+    return rc;
+}
+
+int
+run_dense(void *ctx, const char *name, struct dense *out)
+{
+    struct run *run = ctx;
+    char module[ARCH_NAME_MAX];
+    size_t len = strlen(name);
+    const struct task *t = NULL;
+    bool any_done = false;
+    int count = 0, rc = RC_OK;
+    char *data;
+
+    if (len > 7 && len - 7 < sizeof(module) && strcmp(name + len - 7, ".weight") == 0) {
+        memcpy(module, name, len - 7);
+        module[len - 7] = '\0';
+        t = plan_module(&run->plan, module, &count);
+    }
+    for (int i = 0; i < count; i++)
+        any_done = any_done || plan_task_done(&run->plan, &t[i]);
+    if (!any_done)
+        return run_source_dense(run, name, out);
+    if ((data = mem_alloc((size_t)t->rows * (size_t)t->cols, dtype_size(run->arch.dtype))) == NULL)
+        return RC_OS;
+    for (int i = 0; i < count && rc == RC_OK; i++)
+        rc = task_dense(run, &t[i], name, data + (size_t)t[i].row0 * (size_t)t->cols * dtype_size(run->arch.dtype));
+    *out = (struct dense){ .dtype = run->arch.dtype, .rows = t->rows, .cols = t->cols, .data = data, .own = data };
+    if (rc != RC_OK) {
+        mem_free(data);
+        *out = (struct dense){ 0 };
+    }
+    return rc;
+}
+
+/* --- blocks --- */
+
+int
+run_next_block(const struct run *run, int after)
+{
+    for (int b = after + 1; b < run->plan.block_count; b++)
+        if (run->plan.blocks[b].rank == run->rank)
+            return b;
+    return -1;
+}
+
+int
+run_block_tokens(const struct run *run, int block, int32_t **ids, int **lengths)
+{
+    const struct block *b = &run->plan.blocks[block];
+    int64_t want_ids[1] = { b->tokens }, want_lengths[1] = { b->samples };
+    const struct tensor *ti, *tl;
+    char path[PATH_MAX], digest[DIGEST_HEX];
+    struct st_file st;
+    int64_t sum = 0;
+    int rc;
+
+    *ids = NULL;
+    *lengths = NULL;
+    TRY(plan_path(&run->plan, path, "tokens/%d.safetensors", block));
+    TRY(st_open(&st, path));
+    if ((rc = st_get(&st, "input_ids", &ti)) != RC_OK || (rc = st_get(&st, "lengths", &tl)) != RC_OK ||
+        (rc = tensor_want(ti, DT_I32, 1, want_ids)) != RC_OK || (rc = tensor_want(tl, DT_I32, 1, want_lengths)) != RC_OK ||
+        (rc = digest_mem(ti->data, ti->bytes, digest)) != RC_OK)
+        goto out;
+    if (strcmp(digest, b->digest) != 0) {
+        rc = err_set(RC_DATA, "%s: not the tokens that the plan was made from", path);
+        goto out;
+    }
+    if ((*ids = mem_alloc(ti->bytes, 1)) == NULL || (*lengths = mem_alloc(tl->bytes, 1)) == NULL) {
+        rc = RC_OS;
+        goto out;
+    }
+    memcpy(*ids, ti->data, ti->bytes);
+    memcpy(*lengths, tl->data, tl->bytes);
+    for (int i = 0; i < b->samples; i++)
+        sum = (*lengths)[i] < 1 ? INT64_MIN : sum + (*lengths)[i];
+    if (sum != b->tokens)
+        rc = err_set(RC_DATA, "%s: lengths do not add up", path);
+out:
+    if (rc != RC_OK) {
+        mem_free(*ids);
+        mem_free(*lengths);
+        *ids = NULL;
+        *lengths = NULL;
+    }
+    st_close(&st);
+    return rc;
+}

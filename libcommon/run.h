@@ -1,0 +1,59 @@
+/* run - what every stage opens: the plan, its model, a backend, the log
+ *
+ * Options that all stages share are RUN_OPTS rows in a tool's table. Rank and number of ranks come from the flags, else
+ * from the launcher's environment; the log says from which.
+ */
+#ifndef LLMC_RUN_H
+#define LLMC_RUN_H
+
+#include "event.h"
+#include "forward.h"
+#include "opt.h"
+#include "plan.h"
+
+struct run_opts {
+    const char *dir, *backend;
+    int         threads, rank, ranks;
+    bool        quiet;
+};
+
+#define RUN_OPTS_DEFAULT { .dir = ".", .rank = -1 }
+
+#define RUN_OPTS(o)                                                                                            \
+    OPT_STR('C', "workdir", &(o)->dir, "dir", "work directory (default: the current one)"),                    \
+    OPT_INT('j', "threads", &(o)->threads, 1, 4096, "n", "threads (default: the processors that we may use)"), \
+    OPT_STR(0, "backend", &(o)->backend, "name", "arithmetic: cpu, ref (default: the fastest here)"),          \
+    OPT_INT(0, "rank", &(o)->rank, 0, 1 << 20, "n", "our rank (default: from the launcher, else 0)"),          \
+    OPT_INT(0, "ranks", &(o)->ranks, 1, 1 << 20, "n", "number of ranks (default: from the launcher, else 1)"), \
+    OPT_FLAG('q', "quiet", &(o)->quiet, "no progress")
+
+struct run {
+    struct plan           plan;
+    struct model          model;
+    struct arch           arch;
+    const struct backend *bk;
+    struct dev           *dev;
+    struct event_log      log;
+    enum dtype            dt; /* of activations: BF16 for a BF16 model, else F32 */
+    int                   rank, ranks;
+};
+
+/* Reads the plan, opens model and backend; RC_DATA when the model is not the one that the plan was made from. */
+int run_open(struct run *run, const char *tool, const struct run_opts *o);
+/* Flushes stdout (RC_IO), ends the log, frees; returns the worse of rc and that. */
+int run_close(struct run *run, int rc);
+
+/* The second line of --version. */
+const char *run_built_with(void);
+
+/* fwd_dense_fn over a run: a compressed module's rows as inference computes them, else the source's. */
+int run_dense(void *run, const char *tensor, struct dense *out);
+/* The source's rows, compressed or not. */
+int run_source_dense(void *run, const char *tensor, struct dense *out);
+
+/* Blocks of this rank, in order: the next index after `after`, or -1. */
+int run_next_block(const struct run *run, int after);
+/* Token ids of a block; free both with mem_free. RC_DATA when they are not what the plan says. */
+int run_block_tokens(const struct run *run, int block, int32_t **ids, int **lengths);
+
+#endif

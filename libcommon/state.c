@@ -1,0 +1,117 @@
+/* state - hidden states entering a step */
+#include "state.h"
+
+#include "file.h"
+#include "mem.h"
+#include "msg.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int
+state_path(const struct run *run, int step, int block, char *out)
+{
+    return plan_path(&run->plan, out, "state/%d/%d.safetensors", step, block);
+}
+
+int
+state_save(struct run *run, int step, int block, const struct fwd_block *b)
+{
+    int width = arch_point_width(&run->arch, b->point);
+    struct tensor t[2] = { tensor_2d("hidden", run->dt, b->rows, run->arch.hidden, b->hidden),
+        tensor_2d("pending", run->dt, b->rows, width, b->pending) };
+    struct st_meta meta[1] = { { "plan", run->plan.fingerprint } };
+    char path[PATH_MAX];
+    int rc;
+
+    if ((rc = plan_path(&run->plan, path, "state/%d", step)) != RC_OK || (rc = file_mkdir(path)) != RC_OK ||
+        (rc = state_path(run, step, block, path)) != RC_OK)
+        return rc;
+    return st_publish(path, t, b->pending != NULL ? 2 : 1, meta, 1);
+}
+
+/* The point that a step enters. */
+static enum point
+entered(const struct run *run, int step)
+{
+    return (enum point)run->plan.steps[step].first_point;
+}
+
+int
+state_load(struct run *run, int step, int block, struct fwd_block *b)
+{
+    enum point point = entered(run, step);
+    int64_t want[2] = { b->rows, run->arch.hidden };
+    const struct tensor *hidden, *pending;
+    char path[PATH_MAX];
+    struct st_file st;
+    const char *fp;
+    int rc;
+
+    if ((rc = state_path(run, step, block, path)) != RC_OK || (rc = st_open(&st, path)) != RC_OK)
+        return rc;
+    fp = st_meta(&st, "plan");
+    if (fp == NULL || strcmp(fp, run->plan.fingerprint) != 0) {
+        rc = err_set(RC_DATA, "%s: made under another plan", path);
+        goto out;
+    }
+    if ((rc = st_get(&st, "hidden", &hidden)) != RC_OK || (rc = tensor_want(hidden, run->dt, 2, want)) != RC_OK)
+        goto out;
+    memcpy(b->hidden, hidden->data, hidden->bytes);
+    b->point = point;
+    if (point == POINT_O || point == POINT_DOWN) {
+        want[1] = arch_point_width(&run->arch, point);
+        if ((rc = st_get(&st, "pending", &pending)) != RC_OK || (rc = tensor_want(pending, run->dt, 2, want)) != RC_OK)
+            goto out;
+        if ((b->pending = mem_alloc(pending->bytes, 1)) == NULL)
+            rc = RC_OS;
+        else
+            memcpy(b->pending, pending->data, pending->bytes);
+    }
+out:
+    st_close(&st);
+    return rc;
+}
+
+int
+state_find(const struct run *run, int step, const int *blocks, int count)
+{
+    char path[PATH_MAX];
+
+    for (int s = step; s > 0; s--) {
+        int i = 0;
+
+        while (i < count && state_path(run, s, blocks[i], path) == RC_OK && access(path, R_OK) == 0)
+            i++;
+        if (i == count)
+            return s;
+    }
+    return 0;
+}
+
+void
+state_drop(const struct run *run, int step, const int *blocks, int count)
+{
+    char path[PATH_MAX];
+    struct dirent *e;
+    DIR *d;
+
+    if (plan_path(&run->plan, path, "state") != RC_OK || (d = opendir(path)) == NULL)
+        return;
+    while ((e = readdir(d)) != NULL) {
+        int s = atoi(e->d_name);
+
+        if (e->d_name[0] < '0' || e->d_name[0] > '9' || s == step)
+            continue;
+        for (int i = 0; i < count; i++)
+            if (state_path(run, s, blocks[i], path) == RC_OK)
+                (void)unlink(path);
+        if (plan_path(&run->plan, path, "state/%d", s) == RC_OK)
+            (void)rmdir(path); /* fails while other ranks' states are there */
+    }
+    (void)closedir(d);
+}

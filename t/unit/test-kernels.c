@@ -1,0 +1,409 @@
+/* test-kernels - the cpu backend against ref, every instruction set against every other, any number of threads */
+#include "../../kernels/cpu/ops.h"
+#include "../../kernels/dev.h"
+#include "../../libcommon/mem.h"
+#include "../../libcommon/msg.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const int sizes[] = { 1, 2, 31, 33, 127, 300 };
+
+enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
+
+static uint64_t seed = 88172645463325252ULL;
+
+static float
+uniform(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (float)(seed >> 40) / (float)(1 << 24) * 2 - 1;
+}
+
+/* count values of type dt in [-1, 1]. */
+static void *
+random_values(size_t count, enum dtype dt)
+{
+    float *f = mem_alloc(count + 64, sizeof(*f));
+
+    for (size_t i = 0; i < count; i++)
+        f[i] = uniform();
+    if (dt == DT_BF16)
+        assert_true(dtype_from_f32(f, f, dt, count));
+    return f;
+}
+
+static double
+value(const void *p, enum dtype dt, size_t i)
+{
+    return dt == DT_BF16 ? (double)bf16_to_f32(((const uint16_t *)p)[i]) : (double)((const float *)p)[i];
+}
+
+struct pair {
+    struct dev *ref, *cpu;
+};
+
+static void
+open_pair(struct pair *p, const char *isa, int threads)
+{
+    struct dev_opts o = { .threads = threads };
+
+    if (isa != NULL)
+        (void)setenv("LLMC_ISA", isa, 1);
+    else
+        (void)unsetenv("LLMC_ISA");
+    assert_int_equal(backend_ref.open(&p->ref, &o), RC_OK);
+    assert_int_equal(backend_cpu.open(&p->cpu, &o), RC_OK);
+}
+
+static void
+close_pair(struct pair *p)
+{
+    backend_ref.close(p->ref);
+    backend_cpu.close(p->cpu);
+    (void)unsetenv("LLMC_ISA");
+}
+
+static void
+expect_close(const char *what, const void *a, const void *b, enum dtype dt, size_t count, double tol)
+{
+    for (size_t i = 0; i < count; i++) {
+        double x = value(a, dt, i), y = value(b, dt, i);
+
+        if (!(fabs(x - y) <= tol * (1 + fabs(x))))
+            fail_msg("%s: element %zu is %.9g, want %.9g", what, i, y, x);
+    }
+}
+
+/* One rounding of bf16, or of f32 sums. */
+static double
+tolerance(enum dtype dt)
+{
+    return dt == DT_BF16 ? 0x1p-7 : 2e-5;
+}
+
+static void
+matmul_case(struct pair *p, enum dtype dt, int rows, int n, int k, bool with_bias)
+{
+    void *x = random_values((size_t)rows * (size_t)k, dt), *w = random_values((size_t)n * (size_t)k, dt);
+    void *bias = with_bias ? random_values((size_t)n, dt) : NULL;
+    size_t count = (size_t)rows * (size_t)n;
+    void *a = mem_alloc(count, 4), *b = mem_alloc(count, 4);
+    struct weight *wr, *wc;
+
+    assert_int_equal(backend_ref.weight_pack(p->ref, &wr, w, dt, dt, n, k), RC_OK);
+    assert_int_equal(backend_cpu.weight_pack(p->cpu, &wc, w, dt, dt, n, k), RC_OK);
+    for (int f32 = 0; f32 < 2; f32++) {
+        enum dtype ydt = f32 ? DT_F32 : dt;
+
+        assert_int_equal(backend_ref.matmul(p->ref, a, ydt, x, dt, rows, wr, bias), RC_OK);
+        assert_int_equal(backend_cpu.matmul(p->cpu, b, ydt, x, dt, rows, wc, bias), RC_OK);
+        expect_close("matmul", a, b, ydt, count, tolerance(ydt));
+    }
+    backend_ref.weight_free(p->ref, wr);
+    backend_cpu.weight_free(p->cpu, wc);
+    mem_free(x);
+    mem_free(w);
+    mem_free(bias);
+    mem_free(a);
+    mem_free(b);
+}
+
+static void
+test_matmul(void **state)
+{
+    static const char *const isas[] = { NULL, "avx2", "c" };
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct pair p;
+
+        open_pair(&p, isas[i], 2);
+        for (int s = 0; s < SIZES; s++) {
+            matmul_case(&p, DT_BF16, sizes[s], sizes[(s + 1) % SIZES], sizes[(s + 2) % SIZES], s % 2 == 0);
+            matmul_case(&p, DT_F32, sizes[s], sizes[(s + 2) % SIZES], sizes[(s + 1) % SIZES], s % 2 == 1);
+        }
+        matmul_case(&p, DT_BF16, 300, 1100, 33, true); /* a second chunk of columns and of rows */
+        close_pair(&p);
+    }
+}
+
+static void
+elementwise_case(struct pair *p, enum dtype dt, int rows, int n)
+{
+    size_t count = (size_t)rows * (size_t)n;
+    void *x = random_values(count, dt), *w = random_values((size_t)n, dt), *u = random_values(count, dt);
+    void *a = mem_alloc(count, 4), *b = mem_alloc(count, 4);
+
+    for (int unit = 0; unit < 2; unit++) {
+        assert_int_equal(backend_ref.rmsnorm(p->ref, a, x, w, dt, rows, n, 1e-5f, unit), RC_OK);
+        assert_int_equal(backend_cpu.rmsnorm(p->cpu, b, x, w, dt, rows, n, 1e-5f, unit), RC_OK);
+        expect_close("rmsnorm", a, b, dt, count, tolerance(dt));
+    }
+    for (int act = ACT_SILU; act <= ACT_GELU; act++) {
+        assert_int_equal(backend_ref.act_mul(p->ref, a, x, u, dt, count, (enum act)act), RC_OK);
+        assert_int_equal(backend_cpu.act_mul(p->cpu, b, x, u, dt, count, (enum act)act), RC_OK);
+        expect_close("act_mul", a, b, dt, count, tolerance(dt));
+    }
+    memcpy(a, x, count * dtype_size(dt));
+    memcpy(b, x, count * dtype_size(dt));
+    assert_int_equal(backend_ref.add(p->ref, a, u, dt, count), RC_OK);
+    assert_int_equal(backend_cpu.add(p->cpu, b, u, dt, count), RC_OK);
+    expect_close("add", a, b, dt, count, 0);
+    mem_free(x);
+    mem_free(w);
+    mem_free(u);
+    mem_free(a);
+    mem_free(b);
+}
+
+static void
+test_elementwise(void **state)
+{
+    struct pair p;
+
+    (void)state;
+    open_pair(&p, NULL, 2);
+    for (int s = 0; s < SIZES; s++) {
+        elementwise_case(&p, DT_BF16, sizes[s], sizes[SIZES - 1 - s]);
+        elementwise_case(&p, DT_F32, sizes[s], sizes[SIZES - 1 - s]);
+    }
+    close_pair(&p);
+}
+
+static void
+attention_case(struct pair *p, enum dtype dt, const struct attn_args *a, int samples)
+{
+    int rows = samples * a->tokens, ldq = a->heads * a->head_dim, ldk = a->kv_heads * a->head_dim;
+    void *q = random_values((size_t)rows * (size_t)ldq, dt), *k = random_values((size_t)rows * (size_t)ldk, dt);
+    void *v = random_values((size_t)rows * (size_t)ldk, dt);
+    size_t count = (size_t)rows * (size_t)ldq;
+    void *x = mem_alloc(count, 4), *y = mem_alloc(count, 4);
+
+    assert_int_equal(backend_ref.attention(p->ref, x, q, ldq, k, ldk, v, ldk, dt, rows, a), RC_OK);
+    assert_int_equal(backend_cpu.attention(p->cpu, y, q, ldq, k, ldk, v, ldk, dt, rows, a), RC_OK);
+    expect_close("attention", x, y, dt, count, tolerance(dt));
+    mem_free(q);
+    mem_free(k);
+    mem_free(v);
+    mem_free(x);
+    mem_free(y);
+}
+
+static void
+test_attention(void **state)
+{
+    static const struct attn_args cases[] = {
+        { .heads = 1, .kv_heads = 1, .head_dim = 2, .tokens = 1, .scale = 1 },
+        { .heads = 3, .kv_heads = 1, .head_dim = 64, .tokens = 65, .scale = 0.125f },
+        { .heads = 4, .kv_heads = 2, .head_dim = 34, .tokens = 130, .scale = 0.2f },
+        { .heads = 2, .kv_heads = 2, .head_dim = 128, .tokens = 33, .scale = 0.3f, .softcap = 5 },
+        { .heads = 2, .kv_heads = 1, .head_dim = 16, .tokens = 150, .scale = 0.25f, .window = 37 },
+    };
+
+    (void)state;
+    for (int isa = 0; isa < 2; isa++) {
+        struct pair p;
+
+        open_pair(&p, isa == 0 ? NULL : "avx2", 3);
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+            attention_case(&p, DT_BF16, &cases[i], 2);
+            attention_case(&p, DT_F32, &cases[i], 2);
+        }
+        close_pair(&p);
+    }
+}
+
+static void
+test_rope(void **state)
+{
+    enum { ROWS = 14, HEADS = 3, DIM = 16, ROT = 12, TOKENS = 7 };
+    struct pair p;
+
+    (void)state;
+    open_pair(&p, NULL, 2);
+    for (int i = 0; i < 2; i++) {
+        enum dtype dt = i == 0 ? DT_BF16 : DT_F32;
+        void *x = random_values(ROWS * HEADS * DIM, dt), *y = mem_alloc(ROWS * HEADS * DIM, 4);
+        void *c = random_values(TOKENS * ROT / 2, dt), *s = random_values(TOKENS * ROT / 2, dt);
+
+        memcpy(y, x, ROWS * HEADS * DIM * dtype_size(dt));
+        assert_int_equal(backend_ref.rope(p.ref, x, dt, ROWS, HEADS, DIM, HEADS * DIM, c, s, ROT, TOKENS), RC_OK);
+        assert_int_equal(backend_cpu.rope(p.cpu, y, dt, ROWS, HEADS, DIM, HEADS * DIM, c, s, ROT, TOKENS), RC_OK);
+        expect_close("rope", x, y, dt, ROWS * HEADS * DIM, dt == DT_BF16 ? 0 : 1e-6);
+        mem_free(x);
+        mem_free(y);
+        mem_free(c);
+        mem_free(s);
+    }
+    close_pair(&p);
+}
+
+static void
+test_nll(void **state)
+{
+    enum { ROWS = 70, VOCAB = 1300, HIDDEN = 33 };
+    struct pair p;
+    int32_t target[ROWS];
+    double a[ROWS], b[ROWS];
+
+    (void)state;
+    open_pair(&p, NULL, 2);
+    for (int i = 0; i < ROWS; i++)
+        target[i] = i % 5 == 0 ? -1 : i * 17 % VOCAB;
+    for (int i = 0; i < 4; i++) {
+        enum dtype dt = i % 2 == 0 ? DT_BF16 : DT_F32;
+        void *h = random_values(ROWS * HIDDEN, dt), *w = random_values(VOCAB * HIDDEN, dt);
+        struct weight *wr, *wc;
+
+        assert_int_equal(backend_ref.weight_pack(p.ref, &wr, w, dt, dt, VOCAB, HIDDEN), RC_OK);
+        assert_int_equal(backend_cpu.weight_pack(p.cpu, &wc, w, dt, dt, VOCAB, HIDDEN), RC_OK);
+        assert_int_equal(backend_ref.nll(p.ref, a, h, dt, ROWS, wr, target, i < 2 ? 0 : 3, 1.5f), RC_OK);
+        assert_int_equal(backend_cpu.nll(p.cpu, b, h, dt, ROWS, wc, target, i < 2 ? 0 : 3, 1.5f), RC_OK);
+        for (int r = 0; r < ROWS; r++)
+            assert_true(fabs(a[r] - b[r]) < (dt == DT_BF16 ? 0.05 : 1e-4));
+        backend_ref.weight_free(p.ref, wr);
+        backend_cpu.weight_free(p.cpu, wc);
+        mem_free(h);
+        mem_free(w);
+    }
+    close_pair(&p);
+}
+
+static void
+syrk_case(enum dtype dt, int rows, int n)
+{
+    size_t count = (size_t)n * ((size_t)n + 1) / 2;
+    void *x = random_values((size_t)rows * (size_t)n, dt);
+    double *ref = mem_zalloc(count, 8), *want = mem_zalloc(count, 8), *got = mem_zalloc(count, 8);
+    int16_t *e = mem_alloc((size_t)n, sizeof(*e));
+    static const struct { const char *isa; int threads; } runs[] = { { NULL, 1 }, { NULL, 3 }, { "avx2", 2 }, { "c", 1 } };
+
+    for (int i = 0; i < n; i++)
+        e[i] = (int16_t)(-12 - i % 3);
+    for (size_t r = 0; r < 4; r++) {
+        struct pair p;
+
+        open_pair(&p, runs[r].isa, runs[r].threads);
+        memset(got, 0, count * sizeof(*got));
+        assert_int_equal(backend_cpu.syrk(p.cpu, got, x, dt, rows, n, e), RC_OK);
+        if (r == 0) {
+            assert_int_equal(backend_ref.syrk(p.ref, ref, x, dt, rows, n, e), RC_OK);
+            memcpy(want, got, count * sizeof(*got));
+            for (size_t i = 0; i < count; i++)
+                assert_true(fabs(ref[i] - got[i]) < 1e-6 * rows + 1e-6);
+        }
+        /* f32 products are the library's: its kernel is the same in all runs here */
+        assert_memory_equal(want, got, count * sizeof(*got));
+        close_pair(&p);
+    }
+    mem_free(x);
+    mem_free(ref);
+    mem_free(want);
+    mem_free(got);
+    mem_free(e);
+}
+
+static void
+test_syrk(void **state)
+{
+    (void)state;
+    for (int s = 0; s < SIZES; s++) {
+        syrk_case(DT_BF16, sizes[SIZES - 1 - s], sizes[s]);
+        syrk_case(DT_F32, sizes[SIZES - 1 - s], sizes[s]);
+    }
+    syrk_case(DT_BF16, 1100, 50);
+    syrk_case(DT_BF16, 600, 300);
+}
+
+/* One product a row of the matrix, so that the result is that of the plain fma order, whatever the instruction set. */
+static void
+test_dot_same_bits(void **state)
+{
+    enum { PAIRS = 37 };
+    uint32_t a[PAIRS * OPS_LANES], b[OPS_NV_MAX * PAIRS * OPS_LANES];
+    float want[OPS_MR * 48], got[OPS_MR * 48], got2[OPS_MR * 48];
+
+    (void)state;
+    if (ops_find() != &ops_avx512)
+        skip();
+    for (size_t i = 0; i < sizeof(a) / 4; i++)
+        a[i] = (uint32_t)bf16_from_f32(uniform()) | (uint32_t)bf16_from_f32(uniform()) << 16;
+    for (size_t i = 0; i < sizeof(b) / 4; i++)
+        b[i] = (uint32_t)bf16_from_f32(uniform()) | (uint32_t)bf16_from_f32(uniform()) << 16;
+    for (int nv = 1; nv <= OPS_NV_MAX; nv++) {
+        memset(want, 0, sizeof(want));
+        memset(got, 0, sizeof(got));
+        memset(got2, 0, sizeof(got2));
+        for (int add = 0; add < 2; add++) {
+            ops_c.dot(want, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
+            ops_avx512.dot(got, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
+            assert_memory_equal(want, got, sizeof(want));
+            ops_avx2.dot(got2, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
+            assert_memory_equal(want, got2, sizeof(want));
+        }
+    }
+}
+
+/* Norms, softmax and activations give the same bits in every table. */
+static void
+test_ops_same_bits(void **state)
+{
+    enum { N = 203 };
+    const struct ops *tables[] = { &ops_c, &ops_avx2, &ops_avx512 };
+    uint16_t x[N], w[N], y[3][N], z[3][N];
+    float s[3][N], f[N];
+
+    (void)state;
+    if (ops_find() != &ops_avx512)
+        skip();
+    for (int i = 0; i < N; i++) {
+        f[i] = uniform() * 20;
+        x[i] = bf16_from_f32(uniform() * 8);
+        w[i] = bf16_from_f32(uniform());
+    }
+    for (int t = 0; t < 3; t++) {
+        tables[t]->rmsnorm(y[t], x, w, DT_BF16, N, 1e-5f, false);
+        assert_memory_equal(y[0], y[t], sizeof(y[0]));
+        tables[t]->act_mul(z[t], x, w, DT_BF16, N, ACT_SILU);
+        assert_memory_equal(z[0], z[t], sizeof(z[0]));
+        memcpy(s[t], f, sizeof(f));
+        tables[t]->softmax(s[t], N, 0.3f, 0);
+        assert_memory_equal(s[0], s[t], sizeof(s[0]));
+        assert_true(tables[t]->logsumexp(f, N, 1, 0) == tables[0]->logsumexp(f, N, 1, 0));
+    }
+}
+
+static void
+test_backend_find(void **state)
+{
+    const struct backend *b;
+
+    (void)state;
+    assert_int_equal(backend_find(&b, "ref"), RC_OK);
+    assert_string_equal(b->name, "ref");
+    assert_int_equal(backend_find(&b, NULL), RC_OK);
+    assert_string_equal(b->name, "cpu");
+    assert_non_null(b->gptq);
+    assert_int_equal(backend_find(&b, "abacus"), RC_UNAVAILABLE);
+    assert_string_equal(err_text(), "backend \"abacus\" is not compiled in; there are cpu, ref");
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matmul), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_rope), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk),
+        cmocka_unit_test(test_dot_same_bits), cmocka_unit_test(test_ops_same_bits), cmocka_unit_test(test_backend_find),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

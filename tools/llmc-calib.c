@@ -1,0 +1,335 @@
+/* llmc-calib - run calibration samples through the model step by step and emit the inputs of its modules */
+#include "../libcommon/mem.h"
+#include "../libcommon/msg.h"
+#include "../libcommon/run.h"
+#include "../libcommon/state.h"
+#include "../libcommon/stream.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+enum { WAIT_MS_FIRST = 1, WAIT_MS_LAST = 20 };
+
+static struct {
+    struct run_opts run;
+    const char     *only;
+    int             step;
+    int             state_seconds, timeout;
+    bool            again, dry;
+} cfg = { .run = RUN_OPTS_DEFAULT, .step = -1, .state_seconds = 60, .timeout = 3600 };
+
+static const struct opt options[] = {
+    RUN_OPTS(&cfg.run),
+    OPT_STR('m', "module", &cfg.only, "glob", "emit the inputs of matching modules alone, and do not wait for them"),
+    OPT_INT('s', "step", &cfg.step, 0, 1 << 30, "n", "emit the inputs of this step alone, and do not wait"),
+    OPT_FLAG(0, "again", &cfg.again, "emit inputs of modules that are compressed already, too"),
+    OPT_INT(0, "state-seconds", &cfg.state_seconds, 0, 1 << 30, "n", "save hidden states so often; 0: after each step"),
+    OPT_INT(0, "timeout", &cfg.timeout, 1, 1 << 30, "n", "seconds to wait for a step's modules"),
+    OPT_FLAG('n', "dry-run", &cfg.dry, "print the steps and stop"),
+    OPT_END
+};
+
+static const struct tool tool = {
+    .name = "llmc-calib", .options = options, .built_with = run_built_with,
+    .about = "run calibration samples step by step and emit the inputs of its modules",
+    .notes = "Frames go to stdout (llmc-stream(5)); the next stage is llmc-hessian.",
+};
+
+struct calib {
+    struct run        run;
+    struct fwd        fwd;
+    struct fwd_block *blocks; /* of this rank, in order */
+    int              *ids;    /* their numbers */
+    int               count;
+    int               layer;  /* whose norms are loaded, -1: none */
+    double            saved;  /* when states were last written */
+};
+
+static double
+now(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Somebody wants the inputs of this point of the step. */
+static bool
+wanted(const struct calib *c, int step, int point)
+{
+    const struct plan *p = &c->run.plan;
+
+    if (cfg.step >= 0 && step != cfg.step)
+        return false;
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++) {
+        const struct task *t = &p->tasks[i];
+
+        if ((point < 0 || (int)t->point == point) && plan_task_match(t, cfg.only) &&
+            recipe_needs_hessian(p->recipe, t->group) && (cfg.again || !plan_task_done(p, t)))
+            return true;
+    }
+    return false;
+}
+
+static int
+last_wanted(const struct calib *c)
+{
+    int step = c->run.plan.step_count - 1;
+
+    while (step >= 0 && !wanted(c, step, -1))
+        step--;
+    return step;
+}
+
+/* The reader went away: whoever it was has said why. */
+static void
+check_reader(void)
+{
+    if (stream_reader_gone(STDOUT_FILENO)) {
+        (void)signal(SIGPIPE, SIG_DFL);
+        (void)raise(SIGPIPE);
+    }
+}
+
+static int
+wait_step(struct calib *c, int step)
+{
+    const struct plan *p = &c->run.plan;
+    double start = now();
+    long ms = WAIT_MS_FIRST;
+
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++) {
+        while (!plan_task_done(p, &p->tasks[i])) {
+            struct timespec t = { 0, ms * 1000000 };
+
+            check_reader();
+            if (now() - start > cfg.timeout)
+                return err_set(RC_RETRY, "%s: not compressed by rank %d after %d seconds", p->tasks[i].name,
+                    p->tasks[i].rank, cfg.timeout);
+            (void)nanosleep(&t, NULL);
+            ms = ms * 2 < WAIT_MS_LAST ? ms * 2 : WAIT_MS_LAST;
+        }
+        ms = WAIT_MS_FIRST;
+    }
+    event_emit(&c->run.log, "waited", EVENT_INT("step", step), EVENT_REAL("seconds", now() - start));
+    return RC_OK;
+}
+
+static int
+load_norms(struct calib *c, int layer)
+{
+    if (c->layer != layer)
+        TRY(fwd_norms(&c->fwd, layer));
+    c->layer = layer;
+    return RC_OK;
+}
+
+static int
+load_roles(struct calib *c, int layer, int first, int end)
+{
+    for (int r = 0; r < ROLE_COUNT; r++)
+        if ((int)arch_point((enum role)r) >= first && (int)arch_point((enum role)r) < end)
+            TRY(fwd_load(&c->fwd, layer, (enum role)r));
+    return RC_OK;
+}
+
+static void
+unload_roles(struct calib *c)
+{
+    for (int r = 0; r < ROLE_COUNT; r++)
+        fwd_unload(&c->fwd, (enum role)r);
+}
+
+static int
+emit(struct calib *c, int step, int i, const struct fwd_block *b)
+{
+    enum point point = b->point;
+    const void *x;
+
+    if (!wanted(c, step, (int)point))
+        return RC_OK;
+    TRY(fwd_input(&c->fwd, b, &x));
+    return stream_input(STDOUT_FILENO, step, point, c->ids[i], b->samples, x, c->run.dt, b->rows,
+        arch_point_width(&c->run.arch, point));
+}
+
+/* Inputs of every point of the step, with weights as they stand. keep: the outputs become the blocks' states. */
+static int
+capture(struct calib *c, int step, bool keep)
+{
+    const struct step *s = &c->run.plan.steps[step];
+    bool one = s->end_point - s->first_point == 1;
+    int rc = RC_OK;
+
+    c->fwd.dense = run_source_dense; /* of a layer's modules some may be compressed already, after a restart */
+    TRY(load_norms(c, s->layer));
+    if (!one)
+        TRY(load_roles(c, s->layer, 0, POINT_COUNT));
+    TRY(stream_begin(STDOUT_FILENO, step, c->run.plan.fingerprint));
+    for (int i = 0; i < c->count && rc == RC_OK; i++) {
+        struct fwd_block tmp = { 0 }, *b = &c->blocks[i];
+
+        msg_status("llmc-calib: step %d of %d, block %d of %d", step + 1, c->run.plan.step_count, i + 1, c->count);
+        if (!one && !keep) {
+            if ((rc = fwd_block_init(&c->fwd, &tmp, b->tokens, b->samples)) != RC_OK)
+                break;
+            memcpy(tmp.hidden, b->hidden, (size_t)b->rows * (size_t)c->run.arch.hidden * dtype_size(c->run.dt));
+            b = &tmp;
+        }
+        for (int p = s->first_point; p < s->end_point && rc == RC_OK; p++)
+            if ((rc = emit(c, step, i, b)) == RC_OK && !one)
+                rc = fwd_step(&c->fwd, b);
+        fwd_block_free(&tmp);
+    }
+    if (rc == RC_OK)
+        rc = stream_end(STDOUT_FILENO, step);
+    unload_roles(c);
+    return rc;
+}
+
+/* All blocks through the step's modules as they stand. */
+static int
+propagate(struct calib *c, int step)
+{
+    const struct step *s = &c->run.plan.steps[step];
+
+    c->fwd.dense = c->run.plan.sequential == SEQUENTIAL_NONE ? run_source_dense : run_dense;
+    TRY(load_norms(c, s->layer));
+    TRY(load_roles(c, s->layer, s->first_point, s->end_point));
+    for (int i = 0; i < c->count; i++)
+        for (int p = s->first_point; p < s->end_point; p++)
+            TRY(fwd_step(&c->fwd, &c->blocks[i]));
+    unload_roles(c);
+    return RC_OK;
+}
+
+/* A run from the start again costs forward passes alone, so states are saved by time, not after every step. */
+static int
+save_states(struct calib *c, int step)
+{
+    double t = now();
+
+    if (c->run.plan.step_count <= step || (cfg.state_seconds > 0 && t - c->saved < cfg.state_seconds))
+        return RC_OK;
+    for (int i = 0; i < c->count; i++)
+        TRY(state_save(&c->run, step, c->ids[i], &c->blocks[i]));
+    state_drop(&c->run, step, c->ids, c->count);
+    event_emit(&c->run.log, "state", EVENT_INT("step", step), EVENT_REAL("seconds", now() - t));
+    c->saved = now();
+    return RC_OK;
+}
+
+static int
+one_step(struct calib *c, int step, int last)
+{
+    enum sequential mode = c->run.plan.sequential;
+    bool capture_it = wanted(c, step, -1), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
+    double start = now(), captured;
+
+    if (capture_it)
+        TRY(capture(c, step, mode == SEQUENTIAL_NONE));
+    captured = now();
+    if (step == last)
+        return RC_OK;
+    if (capture_it && wait && mode != SEQUENTIAL_NONE)
+        TRY(wait_step(c, step));
+    if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
+        TRY(propagate(c, step));
+    event_emit(&c->run.log, "step", EVENT_INT("step", step), EVENT_REAL("capture_seconds", captured - start),
+        EVENT_REAL("seconds", now() - start));
+    return save_states(c, step + 1);
+}
+
+/* Blocks of this rank as they enter the latest saved step up to `step`; *first is that step. */
+static int
+open_blocks(struct calib *c, int step, int *first)
+{
+    int n = 0;
+
+    for (int b = -1; (b = run_next_block(&c->run, b)) >= 0;)
+        n++;
+    c->blocks = mem_zalloc((size_t)n, sizeof(*c->blocks));
+    c->ids = mem_zalloc((size_t)n, sizeof(*c->ids));
+    if (c->blocks == NULL || c->ids == NULL)
+        return RC_OS;
+    for (int b = -1; (b = run_next_block(&c->run, b)) >= 0; c->count++)
+        c->ids[c->count] = b;
+    *first = state_find(&c->run, step, c->ids, c->count);
+    for (int i = 0; i < c->count; i++) {
+        int32_t *ids;
+        int *lengths, rc;
+
+        TRY(run_block_tokens(&c->run, c->ids[i], &ids, &lengths));
+        rc = fwd_block_init(&c->fwd, &c->blocks[i], lengths, c->run.plan.blocks[c->ids[i]].samples);
+        if (rc == RC_OK)
+            rc = *first > 0 ? state_load(&c->run, *first, c->ids[i], &c->blocks[i]) :
+                fwd_begin(&c->fwd, &c->blocks[i], ids);
+        mem_free(ids);
+        mem_free(lengths);
+        TRY(rc);
+    }
+    return RC_OK;
+}
+
+static int
+calibrate(struct calib *c)
+{
+    int last = last_wanted(c), first = 0, limit = 0;
+
+    if (last < 0)
+        return RC_OK; /* nothing left */
+    while (limit < last && !wanted(c, limit, -1))
+        limit++;
+    TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
+    TRY(open_blocks(c, limit, &first));
+    c->saved = now();
+    for (int step = first; step <= last; step++)
+        TRY(one_step(c, step, last));
+    return RC_OK;
+}
+
+static void
+print_steps(const struct calib *c)
+{
+    for (int s = 0; s < c->run.plan.step_count; s++)
+        if (wanted(c, s, -1))
+            (void)printf("%d\t%d\t%d\n", s, c->run.plan.steps[s].layer,
+                c->run.plan.steps[s].end_task - c->run.plan.steps[s].first_task);
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct calib c = { .layer = -1 };
+    int rc;
+
+    (void)opt_parse(&tool, argc, argv);
+    if ((rc = run_open(&c.run, tool.name, &cfg.run)) != RC_OK)
+        die(rc, "%s", err_text());
+    if (cfg.dry)
+        print_steps(&c);
+    else if (isatty(STDOUT_FILENO) == 1)
+        rc = err_set(RC_USAGE, "frames are binary: send stdout to llmc-hessian or a file");
+    else
+        rc = calibrate(&c);
+    if (rc != RC_OK)
+        msg_error(NULL, "%s", err_text());
+    for (int i = 0; c.blocks != NULL && i < c.count; i++)
+        fwd_block_free(&c.blocks[i]);
+    mem_free(c.blocks);
+    mem_free(c.ids);
+    fwd_close(&c.fwd);
+    return run_close(&c.run, rc);
+}

@@ -1,0 +1,448 @@
+/* llmc-gptq - round the weights of every task against its Hessian */
+#include "../kernels/pack.h"
+#include "../kernels/scale.h"
+#include "../libcommon/hess.h"
+#include "../libcommon/mem.h"
+#include "../libcommon/msg.h"
+#include "../libcommon/run.h"
+#include "../libcommon/weights.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+/* A factorisation that fails is tried again with ten and a hundred times the damping, then given up. */
+enum { DAMP_TRIES = 3, DAMP_FACTOR = 10 };
+
+static struct {
+    struct run_opts run;
+    const char     *only;
+    bool            again, dry;
+} cfg = { .run = RUN_OPTS_DEFAULT };
+
+static const struct opt options[] = {
+    RUN_OPTS(&cfg.run),
+    OPT_STR('m', "module", &cfg.only, "glob", "only modules whose name matches"),
+    OPT_FLAG(0, "again", &cfg.again, "compress again what is done already"),
+    OPT_FLAG('n', "dry-run", &cfg.dry, "print the tasks and stop"),
+    OPT_END
+};
+
+static const struct tool tool = {
+    .name = "llmc-gptq", .options = options, .built_with = run_built_with,
+    .about = "round the weights of every task against its Hessian",
+    .notes = "Reads \"TASK<TAB>FILE\" lines of llmc-hessian from stdin unless it is a terminal, then takes what tasks are\n"
+             "left and have a Hessian in the work directory. Prints a line for each: task, scheme, loss, loss of plain\n"
+             "rounding, damping, seconds.",
+};
+
+/* The factor of the last Hessian: modules that share an input share it. */
+struct factor {
+    char     path[PATH_MAX];
+    int      group;     /* of the recipe: damping and order are its */
+    int      n;
+    float   *l;
+    uint8_t *dead;
+    int     *order;
+    double   damp;      /* as used */
+    bool     failed;
+};
+
+struct gptq {
+    struct run    run;
+    struct factor f;
+    bool         *seen; /* by task: tried in this run */
+    int           done, total;
+};
+
+static double
+now(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void
+factor_free(struct factor *f)
+{
+    mem_free(f->l);
+    mem_free(f->dead);
+    mem_free(f->order);
+    *f = (struct factor){ 0 };
+}
+
+struct keyed {
+    double diag;
+    int    col;
+};
+
+/* Ascending, so that the last, taken first, is the largest; of equal ones the lower column is taken first. */
+static int
+by_diag(const void *a, const void *b)
+{
+    const struct keyed *x = a, *y = b;
+
+    if (x->diag != y->diag)
+        return x->diag < y->diag ? -1 : 1;
+    return y->col - x->col;
+}
+
+static int
+make_order(struct factor *f, const struct hess *h, bool by_activation)
+{
+    struct keyed *k = mem_alloc((size_t)h->n, sizeof(*k));
+
+    if (k == NULL || (f->order = mem_alloc((size_t)h->n, sizeof(*f->order))) == NULL) {
+        mem_free(k);
+        return RC_OS;
+    }
+    for (int i = 0; i < h->n; i++)
+        k[i] = (struct keyed){ by_activation ? hess_diag(h, i) : 0, i };
+    qsort(k, (size_t)h->n, sizeof(*k), by_diag);
+    for (int i = 0; i < h->n; i++)
+        f->order[i] = k[i].col;
+    mem_free(k);
+    return RC_OK;
+}
+
+static int
+factor_hessian(struct gptq *g, const struct hess *h, const char *name, const struct recipe_group *rg)
+{
+    struct factor *f = &g->f;
+    double s = 2.0 / (double)h->sequences;
+    int rc = RC_OK;
+
+    f->damp = rg->dampening_frac;
+    for (int i = 0; i < DAMP_TRIES; i++, f->damp *= DAMP_FACTOR) {
+        rc = g->run.bk->factor(g->run.dev, f->l, f->dead, h->sum, s, f->order, f->damp, h->n);
+        if (rc != RC_NUMERIC)
+            return rc;
+        event_emit(&g->run.log, "damp", EVENT_STR("task", name), EVENT_REAL("damp", f->damp));
+    }
+    f->failed = true;
+    msg_warn(name, "Hessian is not positive definite at damp %g: rounded plainly", f->damp / DAMP_FACTOR);
+    return RC_OK;
+}
+
+/* Factor of the Hessian at path, the cached one if it is that. */
+static int
+get_factor(struct gptq *g, const struct task *t, const char *path)
+{
+    const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
+    struct st_file st;
+    const char *fp;
+    struct hess h;
+    int rc;
+
+    if (strcmp(g->f.path, path) == 0 && g->f.group == t->group)
+        return RC_OK;
+    factor_free(&g->f);
+    TRY(hess_read(&h, path, &st));
+    fp = st_meta(&st, "plan");
+    if (fp == NULL || strcmp(fp, g->run.plan.fingerprint) != 0)
+        rc = err_set(RC_DATA, "%s: made under another plan", path);
+    else if (h.n != t->cols || h.sequences < 1)
+        rc = err_set(RC_DATA, "Hessian is %d x %d of %lld sequences, weight has %d columns", h.n, h.n,
+            (long long)h.sequences, t->cols);
+    else
+        rc = make_order(&g->f, &h, rg->actorder);
+    st_close(&st);
+    if (rc == RC_OK) {
+        g->f.n = h.n;
+        g->f.l = mem_alloc((size_t)h.n * (size_t)h.n, sizeof(*g->f.l));
+        g->f.dead = mem_zalloc((size_t)h.n, 1);
+        rc = g->f.l == NULL || g->f.dead == NULL ? RC_OS : factor_hessian(g, &h, t->name, rg);
+    }
+    hess_free(&h);
+    if (rc != RC_OK)
+        factor_free(&g->f);
+    else {
+        (void)snprintf(g->f.path, sizeof(g->f.path), "%s", path);
+        g->f.group = t->group;
+    }
+    return rc;
+}
+
+/* Rows [row0, end) of a module's source weight as f32 values of T; RC_DATA: not finite. */
+static int
+source_rows(struct gptq *g, const char *module, int row0, int end, int cols, float **out)
+{
+    size_t count = (size_t)(end - row0) * (size_t)cols;
+    char name[ARCH_NAME_MAX + 16];
+    struct dense d;
+    float sum = 0;
+
+    (void)snprintf(name, sizeof(name), "%s.weight", module);
+    TRY(run_source_dense(&g->run, name, &d));
+    if (d.rows < end || d.cols != cols)
+        return err_set(RC_DATA, "weight is [%d, %d], want %d columns and %d rows or more", d.rows, d.cols, cols, end);
+    if ((*out = mem_alloc(count, sizeof(**out))) == NULL)
+        return RC_OS;
+    if (!dtype_to_f32(*out, (const char *)d.data + (size_t)row0 * (size_t)cols * dtype_size(d.dtype), d.dtype, count)) {
+        mem_free(*out);
+        return err_set(RC_DATA, "weight is %s, want a float type", dtype_name(d.dtype));
+    }
+    for (size_t i = 0; i < count; i++) {
+        (*out)[i] = rt((*out)[i], g->run.arch.dtype);
+        sum += (*out)[i] * 0.0f; /* NaN once any is not finite */
+    }
+    if (sum == 0.0f)
+        return RC_OK;
+    mem_free(*out);
+    *out = NULL;
+    return err_set(RC_DATA, "weight has values that are not finite");
+}
+
+struct work {
+    float   *w, *scale;
+    int8_t  *zero;
+    uint8_t *codes;
+};
+
+static void
+work_free(struct work *w)
+{
+    mem_free(w->w);
+    mem_free(w->scale);
+    mem_free(w->zero);
+    mem_free(w->codes);
+}
+
+static int
+choose_scales(struct gptq *g, const struct task *t, const struct qspec *q, struct work *w)
+{
+    size_t count = (size_t)q_scale_rows(q, t->end - t->row0) * (size_t)q_scale_cols(q, t->cols);
+
+    (void)g;
+    w->scale = mem_alloc(count, sizeof(*w->scale));
+    w->zero = q->symmetric ? NULL : mem_alloc(count, 1);
+    if (w->scale == NULL || (w->zero == NULL && !q->symmetric))
+        return RC_OS;
+    scale_rows(q, NULL, w->w, t->end - t->row0, t->cols, 1.0f, w->scale, w->zero);
+    return RC_OK;
+}
+
+static int
+publish(struct gptq *g, const struct task *t, const struct work *w, const struct gptq_job *job, double damp,
+    const char *method)
+{
+    const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
+    struct rounded r = { .scheme = &rg->scheme, .t = g->run.arch.dtype, .rows = job->rows, .cols = job->cols,
+        .codes = w->codes, .scale = w->scale, .zero = w->zero, .global_scale = job->global_scale };
+    char loss[32], rtn[32], d[32], rows[32], path[PATH_MAX];
+    struct st_meta meta[] = { { "plan", g->run.plan.fingerprint }, { "method", method }, { "loss", loss },
+        { "rtn_loss", rtn }, { "damp", d }, { "rows", rows } };
+    struct packed_tensors p;
+    int rc;
+
+    (void)snprintf(loss, sizeof(loss), "%.9g", job->loss);
+    (void)snprintf(rtn, sizeof(rtn), "%.9g", job->rtn_loss);
+    (void)snprintf(d, sizeof(d), "%.9g", damp);
+    (void)snprintf(rows, sizeof(rows), "%d-%d", t->row0, t->end);
+    if ((rc = weights_pack(&p, t->module, &r)) == RC_OK && (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK)
+        rc = st_publish(path, p.t, p.count, meta, 6);
+    weights_pack_free(&p);
+    return rc;
+}
+
+static void
+report(struct gptq *g, const struct task *t, const struct gptq_job *job, double damp, double seconds, const char *method)
+{
+    const char *scheme = g->run.plan.recipe->groups[t->group].scheme.name;
+
+    g->done++;
+    (void)printf("%s\t%s\t%.6g\t%.6g\t%.3g\t%.3f\n", t->name, scheme, job->loss, job->rtn_loss, damp, seconds);
+    (void)fflush(stdout);
+    event_emit(&g->run.log, "task", EVENT_STR("task", t->name), EVENT_INT("step", t->step), EVENT_STR("method", method),
+        EVENT_REAL("loss", job->loss), EVENT_REAL("rtn_loss", job->rtn_loss), EVENT_REAL("damp", damp),
+        EVENT_REAL("seconds", seconds));
+    msg_status("llmc-gptq: %d of %d modules, %s", g->done, g->total, t->name);
+}
+
+/* path NULL: plain rounding is what the recipe asks for. */
+static int
+gptq_task(struct gptq *g, const struct task *t, const char *path)
+{
+    const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
+    struct work w = { 0 };
+    struct qspec q;
+    struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .global_scale = 1,
+        .want_rtn = true };
+    const char *method = path != NULL ? "gptq" : "rtn";
+    double start = now();
+    int rc;
+
+    scheme_qspec(&rg->scheme, g->run.arch.dtype, false, &q);
+    if ((rc = source_rows(g, t->module, t->row0, t->end, t->cols, &w.w)) != RC_OK ||
+        (rc = choose_scales(g, t, &q, &w)) != RC_OK || (path != NULL && (rc = get_factor(g, t, path)) != RC_OK))
+        goto out;
+    if ((w.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
+        rc = RC_OS;
+        goto out;
+    }
+    job.w = w.w;
+    job.scale = w.scale;
+    job.zero = w.zero;
+    job.codes = w.codes;
+    if (path == NULL || g->f.failed) {
+        struct scales s = { .scale = w.scale, .zero = w.zero, .global_scale = 1 };
+
+        method = path == NULL ? "rtn" : "rtn-fallback";
+        round_rows(&q, &s, w.w, 0, job.rows, job.cols, w.codes);
+        job.loss = job.rtn_loss = NAN;
+    } else {
+        job.l = g->f.l;
+        job.order = g->f.order;
+        job.dead = g->f.dead;
+        rc = g->run.bk->gptq(g->run.dev, &job);
+    }
+    if (rc == RC_OK && (rc = publish(g, t, &w, &job, path != NULL ? g->f.damp : 0, method)) == RC_OK) {
+        report(g, t, &job, path != NULL ? g->f.damp : 0, now() - start, method);
+        if (path != NULL && g->f.failed)
+            rc = err_set(RC_NUMERIC, "rounded plainly: its Hessian is not positive definite");
+    }
+out:
+    work_free(&w);
+    return rc;
+}
+
+static bool
+mine(const struct gptq *g, const struct task *t)
+{
+    return !g->seen[t - g->run.plan.tasks] && t->rank == g->run.rank && plan_task_match(t, cfg.only) && (cfg.again || !plan_task_done(&g->run.plan, t));
+}
+
+static int
+try_task(struct gptq *g, const struct task *t, const char *path)
+{
+    int rc = gptq_task(g, t, path);
+
+    g->seen[t - g->run.plan.tasks] = true;
+    if (rc != RC_OK)
+        msg_error(t->name, "%s", err_text());
+    return rc;
+}
+
+/* Modules that the recipe rounds plainly need nothing but their weights. */
+static int
+plain_tasks(struct gptq *g)
+{
+    int worst = RC_OK;
+
+    for (int i = 0; i < g->run.plan.task_count; i++) {
+        const struct task *t = &g->run.plan.tasks[i];
+
+        if (mine(g, t) && !recipe_needs_hessian(g->run.plan.recipe, t->group))
+            worst = rc_worse(worst, try_task(g, t, NULL));
+    }
+    return worst;
+}
+
+static const struct task *
+task_by_name(const struct plan *p, const char *name)
+{
+    for (int i = 0; i < p->task_count; i++)
+        if (strcmp(p->tasks[i].name, name) == 0)
+            return &p->tasks[i];
+    return NULL;
+}
+
+static int
+stdin_tasks(struct gptq *g)
+{
+    const struct task *t;
+    char *line = NULL, *tab;
+    size_t cap = 0;
+    ssize_t n;
+    int worst = RC_OK;
+
+    while ((n = getline(&line, &cap, stdin)) > 0) {
+        if (line[n - 1] == '\n')
+            line[n - 1] = '\0';
+        if ((tab = strchr(line, '\t')) != NULL)
+            *tab++ = '\0';
+        if (tab == NULL || (t = task_by_name(&g->run.plan, line)) == NULL) {
+            msg_error("stdin", "\"%s\" is not a task and a file", line);
+            worst = rc_worse(worst, RC_DATA);
+        } else if (mine(g, t)) {
+            worst = rc_worse(worst, try_task(g, t, tab));
+        }
+        if (worst != RC_OK && worst != RC_NUMERIC) /* calib would wait for ever for a module that failed */
+            break;
+    }
+    free(line);
+    return worst;
+}
+
+static int
+left_tasks(struct gptq *g)
+{
+    const struct plan *p = &g->run.plan;
+    char path[PATH_MAX];
+    int worst = RC_OK, waiting = 0;
+
+    for (int i = 0; i < p->task_count; i++) {
+        const struct task *t = &p->tasks[i];
+
+        if (!mine(g, t) || !recipe_needs_hessian(p->recipe, t->group))
+            continue;
+        if (plan_path(p, path, "hessian/%d/%s.safetensors", t->step, arch_point_name(t->point)) != RC_OK ||
+            access(path, R_OK) != 0)
+            waiting++;
+        else
+            worst = rc_worse(worst, try_task(g, t, path));
+    }
+    if (waiting > 0 && worst == RC_OK) {
+        msg_error(NULL, "%d modules have no Hessian yet", waiting);
+        worst = RC_RETRY;
+    }
+    return worst;
+}
+
+static void
+print_tasks(const struct gptq *g)
+{
+    for (int i = 0; i < g->run.plan.task_count; i++)
+        if (mine(g, &g->run.plan.tasks[i]))
+            (void)printf("%s\t%s\t%.3g\n", g->run.plan.tasks[i].name,
+                g->run.plan.recipe->groups[g->run.plan.tasks[i].group].scheme.name, g->run.plan.tasks[i].cost);
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct gptq g = { 0 };
+    int rc, worst;
+
+    (void)opt_parse(&tool, argc, argv);
+    if ((rc = run_open(&g.run, tool.name, &cfg.run)) != RC_OK)
+        die(rc, "%s", err_text());
+    g.total = plan_tasks_left(&g.run.plan);
+    if ((g.seen = mem_zalloc((size_t)g.run.plan.task_count, sizeof(*g.seen))) == NULL)
+        die(RC_OS, "%s", err_text());
+    if (cfg.dry) {
+        print_tasks(&g);
+        return run_close(&g.run, RC_OK);
+    }
+    worst = plain_tasks(&g);
+    if (isatty(STDIN_FILENO) != 1 && (worst == RC_OK || worst == RC_NUMERIC))
+        worst = rc_worse(worst, stdin_tasks(&g));
+    if (worst == RC_OK || worst == RC_NUMERIC)
+        worst = rc_worse(worst, left_tasks(&g));
+    factor_free(&g.f);
+    mem_free(g.seen);
+    return run_close(&g.run, worst);
+}

@@ -1,0 +1,209 @@
+/* llmc-hessian - sum x x' per input over samples */
+#include "../libcommon/file.h"
+#include "../libcommon/hess.h"
+#include "../libcommon/mem.h"
+#include "../libcommon/msg.h"
+#include "../libcommon/run.h"
+#include "../libcommon/stream.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+static struct {
+    struct run_opts run;
+    bool            keep, again;
+} cfg = { .run = RUN_OPTS_DEFAULT };
+
+static const struct opt options[] = {
+    RUN_OPTS(&cfg.run),
+    OPT_FLAG(0, "keep", &cfg.keep, "keep the Hessians of finished steps"),
+    OPT_FLAG(0, "again", &cfg.again, "print tasks that are done already, too"),
+    OPT_END
+};
+
+static const struct tool tool = {
+    .name = "llmc-hessian", .options = options, .built_with = run_built_with,
+    .about = "sum x x' of each input over samples",
+    .notes = "Reads frames of llmc-calib from stdin; prints \"TASK<TAB>FILE\" as Hessians are complete.",
+};
+
+struct sums {
+    struct run  run;
+    int         step; /* -1: none open */
+    bool        open[POINT_COUNT];
+    struct hess h[POINT_COUNT];
+    double      seconds;
+};
+
+static double
+now(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int
+hessian_path(const struct sums *s, int step, int point, char *out)
+{
+    return plan_path(&s->run.plan, out, "hessian/%d/%s.safetensors", step, arch_point_name((enum point)point));
+}
+
+static void
+drop_step(const struct sums *s, int step)
+{
+    char path[PATH_MAX];
+
+    if (!plan_step_done(&s->run.plan, step)) /* calib did not wait */
+        return;
+    for (int p = 0; p < POINT_COUNT; p++)
+        if (hessian_path(s, step, p, path) == RC_OK)
+            (void)unlink(path);
+    if (plan_path(&s->run.plan, path, "hessian/%d", step) == RC_OK)
+        (void)rmdir(path);
+}
+
+static int
+begin(struct sums *s, const struct stream_frame *f)
+{
+    if (f->step >= s->run.plan.step_count || strcmp(f->plan, s->run.plan.fingerprint) != 0)
+        return err_set(RC_DATA, "stream: step %d of another plan", f->step);
+    if (s->step >= 0)
+        return err_set(RC_DATA, "stream: step %d begins inside step %d", f->step, s->step);
+    s->step = f->step;
+    s->seconds = 0;
+    return RC_OK;
+}
+
+/* The first block of the plan decides the grid, and it comes first. */
+static int
+add(struct sums *s, const struct stream_frame *f)
+{
+    struct hess *h = &s->h[f->point];
+    double start = now();
+
+    if (f->step != s->step)
+        return err_set(RC_DATA, "stream: input of step %d inside step %d", f->step, s->step);
+    if (f->cols != arch_point_width(&s->run.arch, f->point))
+        return err_set(RC_DATA, "stream: inputs are [%d, %d], want [*, %d]", f->rows, f->cols,
+            arch_point_width(&s->run.arch, f->point));
+    if (!s->open[f->point]) {
+        if (f->block != 0)
+            return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", f->step, f->block);
+        TRY(hess_init(h, f->cols));
+        s->open[f->point] = true;
+        TRY(hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows));
+    }
+    TRY(hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences));
+    s->seconds += now() - start;
+    return RC_OK;
+}
+
+static int
+announce(const struct sums *s, int point, const char *path)
+{
+    const struct plan *p = &s->run.plan;
+
+    for (int i = p->steps[s->step].first_task; i < p->steps[s->step].end_task; i++)
+        if ((int)p->tasks[i].point == point && recipe_needs_hessian(p->recipe, p->tasks[i].group) &&
+            (cfg.again || !plan_task_done(p, &p->tasks[i])))
+            (void)printf("%s\t%s\n", p->tasks[i].name, path);
+    return fflush(stdout) == 0 ? RC_OK : err_set(RC_IO, "cannot write: %s", strerror(errno));
+}
+
+static int
+end(struct sums *s)
+{
+    struct st_meta meta[] = { { "plan", s->run.plan.fingerprint } };
+    char path[PATH_MAX];
+
+    if (s->step < 0)
+        return err_set(RC_DATA, "stream: a step ends that did not begin");
+    TRY(plan_path(&s->run.plan, path, "hessian/%d", s->step));
+    TRY(file_mkdir(path));
+    for (int p = 0; p < POINT_COUNT; p++) {
+        if (!s->open[p])
+            continue;
+        if (hess_check(&s->h[p]) != RC_OK)
+            return err_at(RC_NUMERIC, "step %d, input %s", s->step, arch_point_name((enum point)p));
+        TRY(hessian_path(s, s->step, p, path));
+        TRY(hess_publish(&s->h[p], path, meta, 1));
+        event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point", arch_point_name((enum point)p)),
+            EVENT_INT("rows", s->h[p].rows), EVENT_INT("n", s->h[p].n), EVENT_REAL("seconds", s->seconds));
+        hess_free(&s->h[p]);
+        s->open[p] = false;
+        TRY(announce(s, p, path));
+    }
+    s->step = -1;
+    return RC_OK;
+}
+
+/* Waits for input, but not when nobody is left to read what would come of it. */
+static void
+wait_input(void)
+{
+    struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = STDOUT_FILENO } };
+
+    while (poll(p, 2, -1) < 0 && errno == EINTR)
+        ;
+    if ((p[1].revents & POLLERR) != 0) {
+        (void)signal(SIGPIPE, SIG_DFL);
+        (void)raise(SIGPIPE);
+    }
+}
+
+static int
+sum_stream(struct sums *s)
+{
+    struct stream_frame f;
+    int rc, last = -1;
+
+    for (;;) {
+        wait_input();
+        if ((rc = stream_next(&f, STDIN_FILENO)) != RC_OK)
+            return rc == RC_RETRY ? RC_OK : rc;
+        if (f.kind == STREAM_BEGIN) {
+            rc = begin(s, &f);
+            if (last >= 0 && !cfg.keep)
+                drop_step(s, last);
+            last = f.step;
+        } else {
+            rc = f.kind == STREAM_INPUT ? add(s, &f) : end(s);
+        }
+        stream_done(&f);
+        if (rc != RC_OK)
+            return rc;
+    }
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct sums s = { .step = -1 };
+    int rc;
+
+    (void)opt_parse(&tool, argc, argv);
+    if (isatty(STDIN_FILENO) == 1)
+        die(RC_USAGE, "stdin is a terminal: pipe llmc-calib into it");
+    if ((rc = run_open(&s.run, tool.name, &cfg.run)) != RC_OK)
+        die(rc, "%s", err_text());
+    if ((rc = sum_stream(&s)) != RC_OK)
+        msg_error(NULL, "%s", err_text());
+    for (int p = 0; p < POINT_COUNT; p++)
+        hess_free(&s.h[p]);
+    return run_close(&s.run, rc);
+}
