@@ -21,7 +21,14 @@ KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c 
 TOOLS   = $(patsubst tools/%.c,%,$(sort $(wildcard tools/*.c)))
 UNITS   = $(patsubst t/unit/%.c,$(B)/t/%,$(sort $(wildcard t/unit/test-*.c)))
 
-all: $(TOOLS:%=$(B)/bin/%)
+SCRIPTS = llmc
+
+all: $(TOOLS:%=$(B)/bin/%) $(SCRIPTS:%=$(B)/bin/%)
+
+$(SCRIPTS:%=$(B)/bin/%): $(B)/bin/%: tools/%
+	@mkdir -p $(@D)
+	cp $< $@
+	chmod +x $@
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)

@@ -29,11 +29,11 @@ factor_order(int *order, const double *h, bool by_diag, int n)
         order[p] = n - 1 - p;
     if (!by_diag)
         return RC_OK;
-    if ((e = mem_alloc((size_t)n, sizeof *e)) == NULL)
+    if ((e = mem_alloc((size_t)n, sizeof(*e))) == NULL)
         return RC_OS;
     for (int i = 0; i < n; i++)
         e[i] = (struct entry){ packed_at(h, i, i), i };
-    qsort(e, (size_t)n, sizeof *e, later);
+    qsort(e, (size_t)n, sizeof(*e), later);
     for (int p = 0; p < n; p++)
         order[p] = e[p].col;
     mem_free(e);

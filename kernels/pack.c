@@ -108,7 +108,7 @@ pack_zeros(int bits, const int8_t *zero, int rows, int groups, uint32_t *out)
     uint32_t mask = (1u << bits) - 1, half = 1u << (bits - 1);
     size_t ng = (size_t)groups;
 
-    memset(out, 0, pack_zero_words(bits, rows) * ng * sizeof *out);
+    memset(out, 0, pack_zero_words(bits, rows) * ng * sizeof(*out));
     for (size_t r = 0; r < (size_t)rows; r++) {
         size_t word = r * (size_t)bits / 32, shift = r * (size_t)bits % 32;
 

@@ -5,8 +5,8 @@
  * All rounding is to nearest, ties to even; the rounding mode must be the default one and flags must not relax
  * arithmetic (-ffp-contract=off, no fast-math), since sums with a large constant do the work.
  *
- * A code is one byte: int grids two's complement, e2m1 the low nibble (bit 3 the sign), e4m3 its bit pattern. A scale is
- * an f32 that holds the stored value: of type T, of e4m3, or the power of two that an e8m0 byte means.
+ * A code is one byte: int grids two's complement, e2m1 the low nibble (bit 3 the sign), e4m3 its bit pattern. A scale
+ * is an f32 that holds the stored value: of type T, of e4m3, or the power of two that an e8m0 byte means.
  */
 #ifndef LLMC_QUANT_H
 #define LLMC_QUANT_H
@@ -44,7 +44,7 @@ f32_bits(float x)
 {
     uint32_t u;
 
-    memcpy(&u, &x, sizeof u);
+    memcpy(&u, &x, sizeof(u));
     return u;
 }
 
@@ -53,7 +53,7 @@ f32_of_bits(uint32_t u)
 {
     float x;
 
-    memcpy(&x, &u, sizeof x);
+    memcpy(&x, &u, sizeof(x));
     return x;
 }
 
@@ -315,8 +315,8 @@ q_in_t(const struct qspec *s)
     return s->scale == s->t;
 }
 
-/* Plain rounding of w (a value of T), as compressed-tensors does it on saving: quotient and sum in T, too. The sum turns
- * -0 into +0 as the library's symmetric zero point does, but a small negative w still rounds to -0. */
+/* Plain rounding of w (a value of T), as compressed-tensors does it on saving: quotient and sum in T, too. The sum
+ * turns -0 into +0 as the library's symmetric zero point does, but a small negative w still rounds to -0. */
 HD static inline float
 q_round(const struct qspec *s, float w, float step, float zero)
 {

@@ -1,7 +1,7 @@
-/* special - call an inlined function with a spec whose grid and types are constants, so that no test is left in its loops
+/* special - call an inlined function with a spec whose grid and types are constants: no test is left in its loops
  *
- * QSPEC_CALL(fn, spec, args...) is fn(args..., s) where s says what matters of *spec to one element: the grid, its bits,
- * and the type of products: T, or f32 where scales are not of type T. v10 is left to the caller.
+ * QSPEC_CALL(fn, spec, args...) is fn(args..., s) where s says what matters of *spec to one element: the grid, its
+ * bits, and the type of products: T, or f32 where scales are not of type T. v10 is left to the caller.
  */
 #ifndef LLMC_SPECIAL_H
 #define LLMC_SPECIAL_H

@@ -512,6 +512,23 @@ recipe_from_json(struct recipe **out, const json_t *json)
 }
 
 int
+recipe_from_config(struct recipe **out, const json_t *config)
+{
+    json_t *groups = json_array(), *json, *ignore = json_object_get(config, "ignore"), *v;
+    const char *key;
+    int rc;
+
+    json_object_foreach(json_object_get(config, "config_groups"), key, v)
+        (void)json_array_append_new(groups, json_pack("{s:s, s:O}", "name", key, "config", v));
+    json = json_pack("{s:o, s:O?}", "groups", groups, "ignore", ignore);
+    if (json == NULL)
+        return err_set(RC_DATA, "quantization_config is malformed");
+    rc = recipe_from_json(out, json);
+    json_decref(json);
+    return rc;
+}
+
+int
 recipe_find(struct recipe *r, const char *module, const char *class_name, const char **why)
 {
     enum match_kind best = MATCH_NO;

@@ -41,6 +41,8 @@ void recipe_free(struct recipe *r);
 
 int recipe_json(const struct recipe *r, json_t **out);
 int recipe_from_json(struct recipe **out, const json_t *json);
+/* From a compressed checkpoint's quantization_config: groups and ignore list. */
+int recipe_from_config(struct recipe **out, const json_t *quantization_config);
 /* As LLM Compressor saves it: YAML with defaults filled in. mem_free the text. */
 int recipe_yaml(const struct recipe *r, char **out);
 

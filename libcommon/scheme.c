@@ -126,10 +126,10 @@ scheme_find(struct scheme *out, const char *name, bool v10)
 {
     const struct scheme *found = NULL;
 
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++)
+    for (size_t i = 0; i < sizeof(presets) / sizeof(*presets); i++)
         if (strcasecmp(presets[i].name, name) == 0)
             found = &presets[i];
-    for (size_t i = 0; v10 && i < sizeof presets_v10 / sizeof *presets_v10; i++)
+    for (size_t i = 0; v10 && i < sizeof(presets_v10) / sizeof(*presets_v10); i++)
         if (strcasecmp(presets_v10[i].name, name) == 0)
             found = &presets_v10[i];
     if (found == NULL)
@@ -141,7 +141,7 @@ scheme_find(struct scheme *out, const char *name, bool v10)
 const char *
 scheme_preset(int i)
 {
-    return i >= 0 && (size_t)i < sizeof presets / sizeof *presets ? presets[i].name : NULL;
+    return i >= 0 && (size_t)i < sizeof(presets) / sizeof(*presets) ? presets[i].name : NULL;
 }
 
 void
@@ -194,9 +194,9 @@ set_observer(struct qargs *a, const char *value)
 {
     const char *name = strcmp(value, "null") == 0 ? "" : value;
 
-    if (strlen(name) >= sizeof a->observer)
+    if (strlen(name) >= sizeof(a->observer))
         return err_set(RC_DATA, "observer: unknown value %s", value);
-    snprintf(a->observer, sizeof a->observer, "%s", name);
+    snprintf(a->observer, sizeof(a->observer), "%s", name);
     return RC_OK;
 }
 
@@ -242,7 +242,7 @@ scheme_set(struct qargs *a, const char *key, const char *value)
         return parse_block(value, a->block);
     if (strcmp(key, "observer") == 0)
         return set_observer(a, value);
-    for (size_t i = 0; i < sizeof enums / sizeof *enums; i++) {
+    for (size_t i = 0; i < sizeof(enums) / sizeof(*enums); i++) {
         if (strcmp(key, enums[i].key) == 0) {
             if ((rc = word_find(enums[i].words, key, value, &v)) == RC_OK)
                 set_enum(a, key, v);
@@ -282,12 +282,14 @@ check_args(const char *what, struct qargs *a)
     bool grouped;
 
     if (a->strategy == ARGS_UNSET)
-        a->strategy = a->group > 0 ? ARGS_GROUP : a->group < 0 ? ARGS_CHANNEL : a->block[0] > 0 ? ARGS_BLOCK : ARGS_TENSOR;
+        a->strategy = a->group > 0 ? ARGS_GROUP : a->group < 0 ? ARGS_CHANNEL
+            : a->block[0] > 0 ? ARGS_BLOCK : ARGS_TENSOR;
     grouped = a->strategy == ARGS_GROUP || a->strategy == ARGS_TENSOR_GROUP;
     if (a->group < 0 && a->strategy == ARGS_CHANNEL)
         a->group = 0;
     if (a->type == QTYPE_INT ? a->bits < 1 || a->bits > 8 : a->bits != 4 && a->bits != 8)
-        return err_set(RC_DATA, "%s: num_bits is %d, want %s", what, a->bits, a->type == QTYPE_INT ? "1 to 8" : "4 or 8");
+        return err_set(RC_DATA, "%s: num_bits is %d, want %s", what, a->bits,
+            a->type == QTYPE_INT ? "1 to 8" : "4 or 8");
     if (a->type == QTYPE_FLOAT && !a->symmetric)
         return err_set(RC_DATA, "%s: float numbers must be symmetric", what);
     if (grouped != (a->group > 0) || (!grouped && a->group != 0))

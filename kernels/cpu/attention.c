@@ -2,13 +2,14 @@
  *
  * A tile is ATT_MT queries of one head of one sequence. Keys and values of the head are packed for the micro-kernel by the
  * tile itself, up to the last key that it sees. bf16: scores = q k' with f32 sums, softmax in f32, probabilities rounded
- * to bf16, output with f32 sums. f32: plain sums.
+ * to bf16, output with f32 sums. f32: two library products a tile.
  */
 #include "cpu.h"
 
 #include "../../libcommon/mem.h"
 #include "../../libcommon/msg.h"
 
+#include <cblas.h>
 #include <string.h>
 
 enum { ATT_MT = 64 };
@@ -115,34 +116,15 @@ static void
 tile_f32(struct att_job *j, const struct att_range *r, const float *q, const float *k, const float *v, float *o,
     void *scratch)
 {
-    const struct ops *ops = cpu_of(j->dev)->ops;
     int d = j->a->head_dim, keys = r->hi - r->lo;
     float *s = scratch;
 
-    for (int i = 0; i < r->m; i++) {
-        const float *qi = q + (size_t)i * (size_t)j->ldq;
-        float *oi = o + (size_t)i * (size_t)j->ldo;
-
-        for (int t = 0; t <= r->q0 + i - r->lo; t++) {
-            const float *kt = k + (size_t)(r->lo + t) * (size_t)j->ldk;
-            float lanes[OPS_LANES] = { 0 }, sum = 0;
-            int e = 0;
-
-            for (; e + OPS_LANES <= d; e += OPS_LANES)
-                for (int l = 0; l < OPS_LANES; l++)
-                    lanes[l] += qi[e + l] * kt[e + l];
-            for (; e < d; e++)
-                sum += qi[e] * kt[e];
-            for (int l = 0; l < OPS_LANES; l++)
-                sum += lanes[l];
-            s[t] = sum;
-        }
-        softmax_row(ops, j->a, r, s, i);
-        memset(oi, 0, (size_t)d * sizeof(*oi));
-        for (int t = 0; t < keys; t++)
-            for (int e = 0; s[t] != 0.0f && e < d; e++)
-                oi[e] += s[t] * v[(size_t)(r->lo + t) * (size_t)j->ldv + (size_t)e];
-    }
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, r->m, keys, d, 1.0f, q, j->ldq, k + (size_t)r->lo * (size_t)j->ldk,
+        j->ldk, 0.0f, s, keys);
+    for (int i = 0; i < r->m; i++)
+        softmax_row(cpu_of(j->dev)->ops, j->a, r, s + (size_t)i * (size_t)keys, i);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, r->m, d, keys, 1.0f, s, keys,
+        v + (size_t)r->lo * (size_t)j->ldv, j->ldv, 0.0f, o, j->ldo);
 }
 
 static size_t
@@ -151,7 +133,7 @@ scratch_bytes(const struct attn_args *a, bool bf16)
     size_t keys = (size_t)panels_of(a->tokens) * OPS_LANES, d = (size_t)panels_of(a->head_dim) * OPS_LANES;
 
     if (!bf16)
-        return keys * sizeof(float);
+        return ATT_MT * keys * sizeof(float);
     return 4 * (ATT_MT * d / 2 + keys * d / 2 + keys / 2 * d + keys / 2 * ATT_MT) +
         4 * (ATT_MT * keys + ATT_MT * d) + 2 * ATT_MT * keys;
 }

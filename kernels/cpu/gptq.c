@@ -103,7 +103,7 @@ load_weights(const struct sweep *sw, float *d, int r0, int rows)
             float *to = d + (size_t)sw->at[c + j] * LANES;
 
             if (job->dead[c + j])
-                memset(to, 0, LANES * sizeof *to);
+                memset(to, 0, LANES * sizeof(*to));
             else
                 for (int i = 0; i < LANES; i++)
                     to[i] = part[i][j];
@@ -189,7 +189,7 @@ sweep_block(const struct sweep *sw, struct scratch *s, int tiles, int b0, int b1
 {
     struct micro m = { .b0 = b0, .c0 = b0 + (b1 - b0 - 1) / LANES_SUB * LANES_SUB };
 
-    memset(s->loss, 0, (size_t)tiles * LANES * sizeof *s->loss);
+    memset(s->loss, 0, (size_t)tiles * LANES * sizeof(*s->loss));
     for (; m.c0 >= b0; m.c0 -= LANES_SUB) {
         const float *panel = chunk_at(sw, b0, b0) + (m.c0 - b0) / LANES_SUB * PANEL;
 
@@ -212,9 +212,9 @@ sweep_columns(const struct sweep *sw, struct scratch *s, int tiles, bool rtn)
 {
     int n = sw->job->cols, last = (n - 1) / BLOCK * BLOCK;
 
-    memset(s->total, 0, (size_t)tiles * LANES * sizeof *s->total);
+    memset(s->total, 0, (size_t)tiles * LANES * sizeof(*s->total));
     for (int b0 = last; b0 >= 0; b0 -= BLOCK) {
-        memset(s->sum, 0, (size_t)tiles * BLOCK * LANES * sizeof *s->sum);
+        memset(s->sum, 0, (size_t)tiles * BLOCK * LANES * sizeof(*s->sum));
         for (int q0 = last; q0 > b0; q0 -= BLOCK) {
             int q1 = q0 + BLOCK < n ? q0 + BLOCK : n;
 
@@ -257,7 +257,8 @@ sweep_task(void *ctx, int task, int worker)
 
             if (!rtn)
                 store_codes(sw, s->codes + tile_at(sw, t), first + t * LANES, rows);
-            memcpy((rtn ? sw->rtn_loss : sw->loss) + first + t * LANES, s->total + t * LANES, (size_t)rows * sizeof(double));
+            memcpy((rtn ? sw->rtn_loss : sw->loss) + first + t * LANES, s->total + t * LANES,
+                (size_t)rows * sizeof(double));
         }
     }
 }
@@ -267,15 +268,15 @@ scratch_alloc(struct scratch *s, const struct sweep *sw)
 {
     size_t tiles = (size_t)sw->tiles, n = (size_t)sw->job->cols, groups = (size_t)sw->scale_cols;
 
-    if ((s->d = mem_alloc(tiles * n, LANES * sizeof *s->d)) == NULL ||
+    if ((s->d = mem_alloc(tiles * n, LANES * sizeof(*s->d))) == NULL ||
         (s->codes = mem_alloc(tiles * n, LANES)) == NULL ||
-        (s->scale = mem_alloc(tiles * groups, LANES * sizeof *s->scale)) == NULL ||
-        (s->step = mem_alloc(tiles * groups, LANES * sizeof *s->step)) == NULL ||
-        (s->zero = mem_alloc(tiles * groups, LANES * sizeof *s->zero)) == NULL ||
-        (s->sum = mem_alloc(tiles * BLOCK, LANES * sizeof *s->sum)) == NULL ||
-        (s->acc = mem_alloc(tiles * LANES_SUB, LANES * sizeof *s->acc)) == NULL ||
-        (s->loss = mem_alloc(tiles, LANES * sizeof *s->loss)) == NULL ||
-        (s->total = mem_alloc(tiles, LANES * sizeof *s->total)) == NULL)
+        (s->scale = mem_alloc(tiles * groups, LANES * sizeof(*s->scale))) == NULL ||
+        (s->step = mem_alloc(tiles * groups, LANES * sizeof(*s->step))) == NULL ||
+        (s->zero = mem_alloc(tiles * groups, LANES * sizeof(*s->zero))) == NULL ||
+        (s->sum = mem_alloc(tiles * BLOCK, LANES * sizeof(*s->sum))) == NULL ||
+        (s->acc = mem_alloc(tiles * LANES_SUB, LANES * sizeof(*s->acc))) == NULL ||
+        (s->loss = mem_alloc(tiles, LANES * sizeof(*s->loss))) == NULL ||
+        (s->total = mem_alloc(tiles, LANES * sizeof(*s->total))) == NULL)
         return RC_OS;
     return RC_OK;
 }
@@ -318,11 +319,11 @@ cpu_gptq_lanes(struct dev *dev, const struct lanes *lanes, struct gptq_job *job)
     tasks = ((tiles + TILES_MAX - 1) / TILES_MAX + threads - 1) / threads * threads;
     sw.tiles = tasks > 0 ? (tiles + tasks - 1) / tasks : 1;
     tasks = (tiles + sw.tiles - 1) / sw.tiles;
-    sw.at = mem_alloc((size_t)job->cols, sizeof *sw.at);
-    sw.loss = mem_alloc((size_t)job->rows, sizeof *sw.loss);
-    sw.rtn_loss = mem_alloc((size_t)job->rows, sizeof *sw.rtn_loss);
-    sw.scratch = mem_zalloc((size_t)threads, sizeof *sw.scratch);
-    sw.packed = mem_alloc(blocks * (blocks + 1) / 2, CHUNK * sizeof *sw.packed);
+    sw.at = mem_alloc((size_t)job->cols, sizeof(*sw.at));
+    sw.loss = mem_alloc((size_t)job->rows, sizeof(*sw.loss));
+    sw.rtn_loss = mem_alloc((size_t)job->rows, sizeof(*sw.rtn_loss));
+    sw.scratch = mem_zalloc((size_t)threads, sizeof(*sw.scratch));
+    sw.packed = mem_alloc(blocks * (blocks + 1) / 2, CHUNK * sizeof(*sw.packed));
     if (sw.at == NULL || sw.packed == NULL || sw.loss == NULL || sw.rtn_loss == NULL || sw.scratch == NULL)
         goto out;
     for (int i = 0; i < (tasks > 1 ? threads : 1); i++)

@@ -1,7 +1,6 @@
 /* cpu/gptq - factor and gptq on a thread pool; see kernels/backend.h for the contract
  *
- * Bytes depend neither on the number of threads nor on how a matrix is cut into jobs by rows; codes are the same for
- * every vector width, too.
+ * Bytes depend neither on the number of threads, nor on the vector width, nor on how a matrix is cut into jobs by rows.
  */
 #ifndef LLMC_CPU_GPTQ_H
 #define LLMC_CPU_GPTQ_H

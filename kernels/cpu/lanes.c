@@ -23,7 +23,7 @@ lanes_find(void)
     const char *most = getenv("LLMC_ISA");
     size_t i = 0;
 
-    for (size_t j = 0; most != NULL && j < sizeof tables / sizeof *tables; j++)
+    for (size_t j = 0; most != NULL && j < sizeof(tables) / sizeof(*tables); j++)
         if (strcmp(tables[j]->name, most) == 0)
             i = j;
     while (!lanes_usable(tables[i]))

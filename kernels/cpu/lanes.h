@@ -1,4 +1,4 @@
-/* lanes - inner loops of cpu/gptq over LANES rows at a time, one table for each instruction set
+/* lanes - inner loops of cpu/gptq and cpu/factor over LANES rows at a time, one table for each instruction set
  *
  * A tile is [columns][LANES], so that rows are the lanes of vectors and never meet. lanes_impl.h is compiled once for
  * each table. Every product is added by a fused multiply-add in the same order, so that all tables give the same bytes.
@@ -30,7 +30,8 @@ struct lanes {
 
     /* s[LANES_SUB][LANES] = or += sum over i < count of l[i][LANES_SUB] d[-i][LANES]: q runs down from the highest. */
     void (*mul)(float *s, const float *l, const float *d, int count, bool add);
-    /* out[LANES] = s + (acc + sum over i < count of l[i * LANES_SUB] d[-i]): a column's sum goes on inside its micro-tile */
+    /* out[LANES] = s + (acc + sum over i < count of l[i * LANES_SUB] d[-i]): a column's sum goes on inside its
+     * micro-tile */
     void (*tail)(float *out, const float *s, const float *acc, const float *l, const float *d, int count);
     void (*round)(const struct column *c); /* a column of GPTQ */
     void (*plain)(const struct column *c); /* of plain rounding: d_p alone */

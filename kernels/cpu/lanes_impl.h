@@ -17,7 +17,7 @@ lanes_tail(float *out, const float *s, const float *acc, const float *l, const f
 {
     float sum[LANES];
 
-    memcpy(sum, acc, sizeof sum);
+    memcpy(sum, acc, sizeof(sum));
     for (int i = 0; i < count; i++, l += LANES_SUB, d -= LANES)
         for (int j = 0; j < LANES; j++)
             sum[j] = __builtin_fmaf(*l, d[j], sum[j]);

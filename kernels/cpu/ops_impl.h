@@ -194,8 +194,12 @@ ops_act_mul(void *y, const void *g, const void *u, enum dtype dt, size_t n, enum
         float *o = y;
         const float *a = g, *b = u;
 
-        for (size_t i = 0; i < n; i++)
-            o[i] = act_f(a[i], act) * b[i];
+        if (act == ACT_SILU)
+            for (size_t i = 0; i < n; i++)
+                o[i] = silu_f(a[i]) * b[i];
+        else
+            for (size_t i = 0; i < n; i++)
+                o[i] = act_f(a[i], act) * b[i];
     }
 }
 

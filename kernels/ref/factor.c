@@ -38,7 +38,7 @@ ref_factor(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, 
     int rc;
 
     (void)dev;
-    if ((a = mem_alloc(ld * ld, sizeof *a)) == NULL)
+    if ((a = mem_alloc(ld * ld, sizeof(*a))) == NULL)
         return RC_OS;
     for (int p = 0; p < n; p++) {
         for (int q = 0; q < p; q++)

@@ -82,7 +82,7 @@ textbook(double *h, double *g, const struct gptq_job *job)
     size_t ld = (size_t)n;
     double *c;
 
-    if ((c = mem_alloc(ld * ld, sizeof *c)) == NULL)
+    if ((c = mem_alloc(ld * ld, sizeof(*c))) == NULL)
         return RC_OS;
     for (int i = 0; i < n; i++) {
         for (int j = 0; j < n; j++) {
@@ -155,7 +155,7 @@ int
 ref_gptq(struct dev *dev, struct gptq_job *job)
 {
     size_t n = (size_t)job->cols;
-    double *h = mem_alloc(n * n, sizeof *h), *g = mem_alloc(n * n, sizeof *g), *w = mem_alloc(n, sizeof *w);
+    double *h = mem_alloc(n * n, sizeof(*h)), *g = mem_alloc(n * n, sizeof(*g)), *w = mem_alloc(n, sizeof(*w));
     int rc = RC_OS;
 
     (void)dev;

@@ -46,7 +46,7 @@ need(size_t count, size_t size)
 static double *
 hessian(int n, uint64_t *seed)
 {
-    double *h = need((size_t)n * ((size_t)n + 1) / 2, sizeof *h);
+    double *h = need((size_t)n * ((size_t)n + 1) / 2, sizeof(*h));
     size_t k = 0;
 
     for (int i = 0; i < n; i++) {
@@ -89,17 +89,36 @@ time_gptq(struct dev *dev, struct gptq_job *job)
     return best;
 }
 
+/* The inner loop alone, from the first-level cache. */
+static double
+inner_gflops(void)
+{
+    enum { COUNT = 128, TIMES = 2000 };
+    static float s[LANES_SUB * LANES], l[COUNT * LANES_SUB], d[COUNT * LANES];
+    double best = 1e9;
+
+    for (int i = 0; i < 20; i++) {
+        double t = now();
+
+        for (int k = 0; k < TIMES; k++)
+            lanes_find()->mul(s, l, d + (COUNT - 1) * LANES, COUNT, true);
+        t = now() - t;
+        best = t < best ? t : best;
+    }
+    return 2.0 * LANES_SUB * LANES * COUNT * TIMES / best * 1e-9;
+}
+
 static void
 bench(struct dev *dev, int n, int rows)
 {
-    struct qspec q = { .grid = GRID_INT, .bits = 4, .symmetric = 1, .strategy = STRATEGY_GROUP, .group = n % 128 == 0 ? 128 : 64,
-        .scale = DT_BF16, .t = DT_BF16 };
+    struct qspec q = { .grid = GRID_INT, .bits = 4, .symmetric = 1, .strategy = STRATEGY_GROUP,
+        .group = n % 128 == 0 ? 128 : 64, .scale = DT_BF16, .t = DT_BF16 };
     size_t size = (size_t)n, count = size * (size_t)rows;
     uint64_t seed = 1;
     double *h = hessian(n, &seed), tf, tg;
-    float *l = need(size * size, sizeof *l), *w = need(count, sizeof *w);
-    float *scale = need(count / (size_t)q.group, sizeof *scale);
-    int *order = need(size, sizeof *order);
+    float *l = need(size * size, sizeof(*l)), *w = need(count, sizeof(*w));
+    float *scale = need(count / (size_t)q.group, sizeof(*scale));
+    int *order = need(size, sizeof(*order));
     uint8_t *dead = need(size, 1), *codes = need(count, 1);
     struct gptq_job job = { .spec = &q, .rows = rows, .cols = n, .w = w, .scale = scale, .global_scale = 1,
         .order = order, .l = l, .dead = dead, .codes = codes };
@@ -134,8 +153,8 @@ main(int argc, char *argv[])
         timer = CLOCK_MONOTONIC;
     if (pool_open(&dev.pool, threads) != RC_OK)
         die(RC_OS, "%s", err_text());
-    printf("%d threads, lanes %s\n", threads, lanes_find()->name);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    printf("%d threads, lanes %s: %.1f GFLOP/s in cache, one thread\n", threads, lanes_find()->name, inner_gflops());
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
         bench(&dev, sizes[i], rows > 0 ? rows : sizes[i]);
     pool_close(dev.pool);
     return 0;

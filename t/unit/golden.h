@@ -35,7 +35,7 @@ golden_json(json_t **out, const char *version, const char *name)
     struct buf text = { 0 };
     char path[512], *p;
 
-    snprintf(path, sizeof path, "t/golden/vectors/%s/%s.json", version, name);
+    snprintf(path, sizeof(path), "t/golden/vectors/%s/%s.json", version, name);
     if (buf_read_file(&text, path, 1 << 24) != RC_OK)
         fail_msg("%s", err_text());
     for (p = text.s; (p = strstr(p, "Infinity")) != NULL; p++)
@@ -52,9 +52,9 @@ golden_open(struct golden *g, const char *version, const char *name)
     json_t *t;
     size_t i, j;
 
-    memset(g, 0, sizeof *g);
+    memset(g, 0, sizeof(*g));
     golden_json(&g->meta, version, name);
-    snprintf(path, sizeof path, "t/golden/vectors/%s/%s.bin", version, name);
+    snprintf(path, sizeof(path), "t/golden/vectors/%s/%s.bin", version, name);
     if (buf_read_file(&g->bin, path, 1 << 24) != RC_OK)
         fail_msg("%s", err_text());
     json_array_foreach(json_object_get(g->meta, "tensors"), i, t) {
@@ -106,7 +106,7 @@ golden_floats(const struct tensor *t, size_t *count)
     float *x;
 
     *count = t->bytes / dtype_size(t->dtype);
-    x = mem_alloc(*count, sizeof *x);
+    x = mem_alloc(*count, sizeof(*x));
     assert_non_null(x);
     assert_true(dtype_to_f32(x, t->data, t->dtype, *count));
     return x;
@@ -148,14 +148,15 @@ golden_scheme(const struct golden *g, struct scheme *s)
 
 /* Calls fn(version, name, ctx) for each vector of a version whose name starts with prefix; returns how many. */
 static inline int
-golden_each(const char *version, const char *prefix, void (*fn)(const char *version, const char *name, void *ctx), void *ctx)
+golden_each(const char *version, const char *prefix, void (*fn)(const char *version, const char *name, void *ctx),
+    void *ctx)
 {
     char path[512], name[256];
     struct dirent *e;
     int count = 0;
     DIR *d;
 
-    snprintf(path, sizeof path, "t/golden/vectors/%s", version);
+    snprintf(path, sizeof(path), "t/golden/vectors/%s", version);
     d = opendir(path);
     assert_non_null(d);
     while ((e = readdir(d)) != NULL) {
@@ -163,7 +164,7 @@ golden_each(const char *version, const char *prefix, void (*fn)(const char *vers
 
         if (dot == NULL || strncmp(e->d_name, prefix, strlen(prefix)) != 0)
             continue;
-        snprintf(name, sizeof name, "%.*s", (int)(dot - e->d_name), e->d_name);
+        snprintf(name, sizeof(name), "%.*s", (int)(dot - e->d_name), e->d_name);
         fn(version, name, ctx);
         count++;
     }

@@ -36,10 +36,10 @@ problem_alloc(struct problem *p)
     size_t n = (size_t)p->cols, rows = (size_t)p->rows;
 
     p->scale_cols = q_scale_cols(&p->q, p->cols);
-    p->scale = need((size_t)(q_scale_rows(&p->q, p->rows) * p->scale_cols), sizeof *p->scale);
+    p->scale = need((size_t)(q_scale_rows(&p->q, p->rows) * p->scale_cols), sizeof(*p->scale));
     p->zero = need((size_t)(q_scale_rows(&p->q, p->rows) * p->scale_cols), 1);
-    p->l = need(n * n, sizeof *p->l);
-    p->order = need(n, sizeof *p->order);
+    p->l = need(n * n, sizeof(*p->l));
+    p->order = need(n, sizeof(*p->order));
     p->dead = need(n, 1);
     p->codes = need(rows * n, 1);
 }
@@ -113,7 +113,7 @@ golden_problem(struct problem *p, const struct golden *g, bool v10, struct schem
     p->damp = json_number_value(json_object_get(g->meta, "dampening_frac"));
     p->w = golden_floats(golden_get(&common, "weight"), &count);
     h = golden_floats(golden_get(&common, "hessian_sum"), &count);
-    p->h = need(256 * 257 / 2, sizeof *p->h);
+    p->h = need(256 * 257 / 2, sizeof(*p->h));
     for (int i = 0, k = 0; i < 256; i++)
         for (int j = 0; j <= i; j++)
             p->h[k++] = (double)h[i * 256 + j];
@@ -129,7 +129,7 @@ static void
 resave(struct problem *p)
 {
     struct scales sc = { p->scale, p->q.symmetric ? NULL : p->zero, p->global };
-    float *w = need((size_t)p->rows * (size_t)p->cols, sizeof *w);
+    float *w = need((size_t)p->rows * (size_t)p->cols, sizeof(*w));
 
     dequant_rows(&p->q, &sc, p->codes, 0, p->rows, p->cols, w);
     round_rows(&p->q, &sc, w, 0, p->rows, p->cols, p->codes);
@@ -173,10 +173,10 @@ check_gptq(const char *version, const char *name, void *ctx)
     }
     golden_problem(&p, &g, strcmp(version, "llmc-0.10") == 0, &s);
     for (int b = 0; b < 2; b++) {
-        snprintf(where, sizeof where, "%s/%s %s", version, name, backends[b].name);
+        snprintf(where, sizeof(where), "%s/%s %s", version, name, backends[b].name);
         job = problem_job(&p, 0, p.rows);
         if (strstr(name, "fallback") != NULL) { /* of H = -I: the library's identity is one here */
-            memset(p.l, 0, 256 * 256 * sizeof *p.l);
+            memset(p.l, 0, 256 * 256 * sizeof(*p.l));
             for (size_t i = 0; i < 256; i++)
                 p.l[i * 257] = 1;
         } else if (backends[b].factor(dev, p.l, p.dead, p.h, p.s, p.order, p.damp, p.cols) != RC_OK) {
@@ -219,7 +219,7 @@ static const struct kind {
     { "mxfp8", { GRID_E4M3, 8, 1, STRATEGY_GROUP, 32, 0, DT_F8_E8M0, DT_BF16, 0 } },
 };
 
-enum { KINDS = sizeof kinds / sizeof kinds[0] };
+enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 /* Uniform in [-1, 1). */
 static double
@@ -234,7 +234,7 @@ static double *
 hessian(int n, uint64_t *seed)
 {
     int rows = n + 8;
-    double *x = need((size_t)rows * (size_t)n, sizeof *x), *h = need((size_t)n * (size_t)(n + 1) / 2, sizeof *h);
+    double *x = need((size_t)rows * (size_t)n, sizeof(*x)), *h = need((size_t)n * (size_t)(n + 1) / 2, sizeof(*h));
     size_t k = 0;
 
     for (int r = 0; r < rows; r++) {
@@ -255,7 +255,7 @@ static void
 problem_make(struct problem *p, const struct qspec *q, int rows, int cols, uint64_t seed)
 {
     *p = (struct problem){ .q = *q, .rows = rows, .cols = cols, .s = 2.0 / cols, .damp = 0.01 };
-    p->w = need((size_t)rows * (size_t)cols, sizeof *p->w);
+    p->w = need((size_t)rows * (size_t)cols, sizeof(*p->w));
     for (int i = 0; i < rows * cols; i++)
         p->w[i] = rt((float)(noise(&seed) * noise(&seed) * 0.1), q->t);
     p->h = hessian(cols, &seed);
@@ -271,7 +271,7 @@ true_loss(const struct problem *p)
     struct qspec q = p->q;
     struct scales sc = { p->scale, q.symmetric ? NULL : p->zero, p->global };
     size_t n = (size_t)p->cols;
-    float *v = need((size_t)p->rows * n, sizeof *v);
+    float *v = need((size_t)p->rows * n, sizeof(*v));
     double sum = 0, lambda = factor_damping(p->dead, p->h, p->s, p->damp, p->cols);
 
     if (q.scale != q.t || q.v10)
@@ -326,7 +326,7 @@ against_ref(void **state)
     static const int sizes[] = { 1, 2, 31, 33, 127, 130 };
 
     for (int k = 0; k < KINDS; k++)
-        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
             against_ref_at(*state, &kinds[k], 1 + 3 * k, sizes[i]);
             against_ref_at(*state, &kinds[k], sizes[i], 64);
         }
@@ -334,8 +334,8 @@ against_ref(void **state)
     against_ref_at(*state, &kinds[7], 50, 288);
 }
 
-/* Codes and losses of the whole at once by one thread are those of 2 and 3 threads, of any cut by rows, and of every
- * variant of the inner loops. */
+/* Factor, codes and losses of the whole at once by one thread are those of 2 and 3 threads, codes those of any cut by
+ * rows, and all are the same for every variant of the inner loops. */
 static void
 same_bytes_of(const struct kind *k, int rows, int cols)
 {
@@ -344,24 +344,26 @@ same_bytes_of(const struct kind *k, int rows, int cols)
     struct gptq_job one, job;
     size_t n = (size_t)rows * (size_t)cols, square = (size_t)cols * (size_t)cols;
     uint8_t *codes = need(n, 1);
-    float *l = need(square, sizeof *l);
+    float *l = need(square, sizeof(*l));
 
     problem_make(&p, &k->q, rows, cols, 7);
     for (int threads = 1; threads <= 3; threads++) {
         struct dev dev = { 0 };
 
         assert_int_equal(pool_open(&dev.pool, threads), RC_OK);
-        memset(p.l, 0, square * sizeof *p.l);
+        memset(p.l, 0, square * sizeof(*p.l));
+        setenv("LLMC_ISA", variants[threads - 1]->name, true);
         assert_int_equal(cpu_factor(&dev, p.l, p.dead, p.h, p.s, p.order, p.damp, cols), RC_OK);
+        unsetenv("LLMC_ISA");
         job = problem_job(&p, 0, rows);
         assert_int_equal(cpu_gptq(&dev, &job), RC_OK);
         if (threads == 1) {
             memcpy(codes, p.codes, n);
-            memcpy(l, p.l, square * sizeof *l);
+            memcpy(l, p.l, square * sizeof(*l));
             one = job;
         }
         for (int r = 0; r < cols; r++)
-            assert_memory_equal(l + r * cols, p.l + r * cols, (size_t)(r + 1) * sizeof *l);
+            assert_memory_equal(l + r * cols, p.l + r * cols, (size_t)(r + 1) * sizeof(*l));
         assert_memory_equal(codes, p.codes, n);
         assert_true(one.loss == job.loss && one.rtn_loss == job.rtn_loss);
         for (int v = 0; v < 3; v++) {
@@ -398,17 +400,18 @@ factor_against_lapack(void **state)
 {
     static const int sizes[] = { 1, 2, 31, 33, 127, 255, 256, 257, 520 };
 
-    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+    for (size_t k = 0; k < sizeof(sizes) / sizeof(*sizes); k++) {
         int n = sizes[k], info = 0;
         struct problem p;
-        double *a = need((size_t)(n * n), sizeof *a), lambda, scale = 0;
+        double *a = need((size_t)(n * n), sizeof(*a)), lambda, scale = 0;
 
         problem_make(&p, &kinds[0].q, 1, n, 3);
         assert_int_equal(cpu_factor(*state, p.l, p.dead, p.h, p.s, p.order, p.damp, n), RC_OK);
         lambda = factor_damping(p.dead, p.h, p.s, p.damp, n);
         for (int i = 0; i < n; i++)
             for (int j = 0; j <= i; j++)
-                a[i * n + j] = p.s * packed_at(p.h, p.order[i], p.order[j]) + (i == j ? lambda + p.dead[p.order[i]] : 0);
+                a[i * n + j] = p.s * packed_at(p.h, p.order[i], p.order[j]) +
+                    (i == j ? lambda + p.dead[p.order[i]] : 0);
         dpotrf_("U", &n, a, &n, &info); /* row-major lower */
         assert_int_equal(info, 0);
         for (int i = 0; i < n; i++)
@@ -433,9 +436,9 @@ orders(void **state)
 
     (void)state;
     assert_int_equal(factor_order(order, h, true, 6), RC_OK);
-    assert_memory_equal(order, want, sizeof want);
+    assert_memory_equal(order, want, sizeof(want));
     assert_int_equal(factor_order(order, h, false, 6), RC_OK);
-    assert_memory_equal(order, natural, sizeof natural);
+    assert_memory_equal(order, natural, sizeof(natural));
     assert_true(factor_damping(dead, h, 0.5, 0.1, 6) == 0.1 * (1 + 1 + 2.5 + 1 + 1 + 2.5) / 6);
     assert_true(dead[1] == 1 && dead[4] == 1 && dead[0] == 0);
 }
@@ -450,7 +453,7 @@ all_dead(void **state)
         struct gptq_job job;
 
         problem_make(&p, &kinds[1].q, 5, 128, 11);
-        memset(p.h, 0, 128 * 129 / 2 * sizeof *p.h);
+        memset(p.h, 0, 128 * 129 / 2 * sizeof(*p.h));
         assert_int_equal(backends[b].factor(*state, p.l, p.dead, p.h, p.s, p.order, p.damp, p.cols), RC_OK);
         job = problem_job(&p, 0, 5);
         assert_int_equal(backends[b].gptq(*state, &job), RC_OK);

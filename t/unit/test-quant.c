@@ -164,7 +164,8 @@ integers(void **state)
 static void
 in_the_models_type(void **state)
 {
-    struct qspec s = { .grid = GRID_INT, .bits = 4, .symmetric = 1, .strategy = STRATEGY_CHANNEL, .scale = DT_BF16, .t = DT_BF16 };
+    struct qspec s = { .grid = GRID_INT, .bits = 4, .symmetric = 1, .strategy = STRATEGY_CHANNEL, .scale = DT_BF16,
+        .t = DT_BF16 };
     float w = bf16_round(0.007781982f), step = bf16_round(0.002227783f);
 
     (void)state;
@@ -240,13 +241,13 @@ dtypes(void **state)
             assert_int_equal(dtype_find(dtype_torch(t)), t);
         if (dtype_from_f32(raw + 1, x, t, 4)) { /* unaligned */
             assert_true(dtype_to_f32(y, raw + 1, t, 4));
-            assert_memory_equal(x, y, sizeof x);
+            assert_memory_equal(x, y, sizeof(x));
         }
     }
     for (int i = 0; i < 4; i++)
         raw[i] = e4m3_from_f32(x[i]);
     assert_true(dtype_to_f32(y, raw, DT_F8_E4M3, 4));
-    assert_memory_equal(x, y, sizeof x);
+    assert_memory_equal(x, y, sizeof(x));
     assert_false(dtype_to_f32(y, raw, DT_I8, 4));
     assert_false(dtype_from_f32(raw, x, DT_F8_E4M3, 4));
     assert_int_equal(dtype_find("bf17"), DT_NONE);

@@ -33,7 +33,7 @@ round_all(struct rounded *r)
     r->srows = q_scale_rows(&r->q, r->rows);
     r->scols = q_scale_cols(&r->q, r->cols);
     k = (size_t)(cut * r->scols);
-    r->scale = mem_alloc((size_t)(r->srows * r->scols), sizeof *r->scale);
+    r->scale = mem_alloc((size_t)(r->srows * r->scols), sizeof(*r->scale));
     r->zero = mem_zalloc((size_t)(r->srows * r->scols), 1);
     r->codes = mem_alloc(n, 1);
     assert_true(r->scale != NULL && r->zero != NULL && r->codes != NULL);
@@ -63,7 +63,7 @@ check_scales(const char *name, const struct golden *g, const struct rounded *r)
     size_t n = (size_t)(r->srows * r->scols), words = pack_zero_words(r->q.bits, r->rows);
     const struct tensor *t = golden_get(g, "weight_scale");
     uint8_t *bytes = mem_alloc(n, 4);
-    uint32_t *z = mem_alloc(words * (size_t)r->scols, sizeof *z);
+    uint32_t *z = mem_alloc(words * (size_t)r->scols, sizeof(*z));
     int8_t *back = mem_alloc(n, 1);
 
     for (size_t i = 0; i < n; i++) {
@@ -76,10 +76,10 @@ check_scales(const char *name, const struct golden *g, const struct rounded *r)
         assert_true(dtype_from_f32(bytes, r->scale, r->q.t, n));
     same(name, t, bytes, n * dtype_size(t->dtype));
     if (scheme_global(&r->s))
-        same(name, golden_get(g, "weight_global_scale"), &r->global, sizeof r->global);
+        same(name, golden_get(g, "weight_global_scale"), &r->global, sizeof(r->global));
     if (!r->q.symmetric) {
         pack_zeros(r->q.bits, r->zero, r->rows, r->scols, z);
-        same(name, golden_get(g, "weight_zero_point"), z, words * (size_t)r->scols * sizeof *z);
+        same(name, golden_get(g, "weight_zero_point"), z, words * (size_t)r->scols * sizeof(*z));
         unpack_zeros(r->q.bits, z, r->rows, r->scols, back);
         assert_memory_equal(back, r->zero, n);
     }
@@ -97,12 +97,12 @@ check_codes(const char *name, const struct golden *g, const struct rounded *r)
     struct scales sc = { r->scale, r->q.symmetric ? NULL : r->zero, r->global };
     uint8_t *packed = mem_alloc(bytes, 1), *codes = mem_alloc(n, 1);
     int64_t shape[2] = { r->rows, r->cols };
-    float *w = mem_alloc(n, sizeof *w);
+    float *w = mem_alloc(n, sizeof(*w));
 
     pack_rows(layout, r->q.bits, r->codes, r->rows, r->cols, packed);
     same(name, t, packed, bytes);
     if (layout == PACK_WORDS)
-        same(name, golden_get(g, "weight_shape"), shape, sizeof shape);
+        same(name, golden_get(g, "weight_shape"), shape, sizeof(shape));
     unpack_rows(layout, r->q.bits, packed, r->rows, r->cols, codes);
     assert_memory_equal(codes, r->codes, n);
 
@@ -138,11 +138,11 @@ check_input(const char *name, const struct golden *g, const struct scheme *s)
     scheme_input_qspec(s, DT_BF16, &q);
     if (q.strategy == STRATEGY_TENSOR_GROUP) {
         v = scale_global(-x.min > x.max ? -x.min : x.max, DT_BF16);
-        same(name, golden_get(g, "input_global_scale"), &v, sizeof v);
+        same(name, golden_get(g, "input_global_scale"), &v, sizeof(v));
     } else {
         scale_of_extremes(&q, x, 1, &v, NULL);
         stored = bf16_from_f32(v);
-        same(name, golden_get(g, "input_scale"), &stored, sizeof stored);
+        same(name, golden_get(g, "input_scale"), &stored, sizeof(stored));
     }
     mem_free(act);
     golden_close(&common);
@@ -159,7 +159,7 @@ check_rtn(const char *version, const char *name, void *ctx)
 
     (void)ctx;
     golden_open(&g, version, name);
-    snprintf(where, sizeof where, "%s/%s", version, name);
+    snprintf(where, sizeof(where), "%s/%s", version, name);
     golden_scheme(&g, &r.s);
     scheme_qspec(&r.s, DT_BF16, false, &r.q);
     t = golden_get(&g, "input.weight");

@@ -97,7 +97,7 @@ build(struct scheme *s, const char *text)
 
     scheme_init(s);
     scheme_args_init(&s->input);
-    snprintf(copy, sizeof copy, "%s", text);
+    snprintf(copy, sizeof(copy), "%s", text);
     for (char *t = strtok_r(copy, " ", &save); t != NULL; t = strtok_r(NULL, " ", &save)) {
         char *eq = strchr(t, '=');
         int rc;
@@ -130,7 +130,8 @@ good_fields(void **state)
     assert_true(s.weights.block[0] == 32 && s.weights.strategy == ARGS_BLOCK && s.format == QFORMAT_NAIVE);
     assert_int_equal(build(&s, "type=float num_bits=4 group_size=32"), RC_OK);
     assert_true(s.weights.scale_dtype == DT_U8 && s.format == QFORMAT_MXFP4);
-    assert_int_equal(build(&s, "type=float num_bits=4 strategy=tensor_group group_size=16 scale_dtype=float8_e4m3fn"), RC_OK);
+    assert_int_equal(build(&s, "type=float num_bits=4 strategy=tensor_group group_size=16 "
+        "scale_dtype=float8_e4m3fn"), RC_OK);
     assert_int_equal(s.format, QFORMAT_NVFP4);
     assert_int_equal(build(&s, "num_bits=4 group_size=128 +strategy=token +dynamic=true format=pack-quantized"), RC_OK);
     assert_int_equal(scheme_pack(&s), PACK_WORDS);
@@ -182,7 +183,7 @@ bad_fields(void **state)
     struct scheme s;
 
     (void)state;
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         assert_int_equal(build(&s, bad[i].text), RC_DATA);
         assert_string_equal(err_text(), bad[i].error);
     }

@@ -1,0 +1,23 @@
+/* samples - calibration samples as token ids, gathered into blocks */
+#ifndef LLMC_SAMPLES_H
+#define LLMC_SAMPLES_H
+
+#include "shard.h"
+
+struct samples {
+    int32_t *ids;    /* of all samples, one after the other */
+    size_t   count, cap;
+    int     *length; /* [samples] */
+    int      samples;
+    size_t   length_cap;
+};
+
+/* The first o->samples of o->data, each cut to o->length tokens; a plain text is one stream, cut into samples of
+ * o->length. Text is tokenised by the model's tokenizer.json. RC_DATA: no sample, an id outside the vocabulary. */
+int  samples_read(struct samples *s, const char *model_dir, const struct shard_opts *o, int vocab);
+/* Fills plan blocks: consecutive samples up to block_tokens, at least one; and the data's fingerprint. */
+int  samples_blocks(const struct samples *s, int block_tokens, struct plan *p);
+int  samples_write(const struct samples *s, const struct plan *p);
+void samples_free(struct samples *s);
+
+#endif

@@ -1,0 +1,316 @@
+/* shard - make a plan from a model, a recipe and data */
+#include "shard.h"
+
+#include "file.h"
+#include "mem.h"
+#include "msg.h"
+#include "opt.h"
+#include "samples.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+/* --- modules --- */
+
+static int
+add_module(struct shard *s, const char *name, int layer, enum role role, int rows, int cols)
+{
+    struct shard_module *m = &s->modules[s->module_count];
+    char tensor[ARCH_NAME_MAX + 16];
+    int64_t shape[2] = { rows, cols };
+    const struct tensor *t;
+
+    *m = (struct shard_module){ .layer = layer, .role = role, .rows = rows, .cols = cols };
+    (void)snprintf(m->name, sizeof(m->name), "%s", name);
+    (void)snprintf(tensor, sizeof(tensor), "%s.weight", name);
+    TRY(model_get(&s->model, tensor, &t));
+    TRY(tensor_want(t, DT_NONE, 2, shape));
+    if (t->dtype != DT_BF16 && t->dtype != DT_F16 && t->dtype != DT_F32)
+        return err_set(RC_DATA, "%s is %s, want BF16, F16 or F32", tensor, dtype_name(t->dtype));
+    m->group = recipe_find(s->plan.recipe, name, "Linear", &m->why);
+    s->module_count++;
+    if (m->group < 0)
+        return RC_OK;
+    if (layer < 0)
+        return err_set(RC_DATA, "%s cannot be compressed, only modules of decoder layers; ignore it", name);
+    if (s->plan.recipe->bypass_divisibility)
+        return RC_OK;
+    return scheme_check(&s->plan.recipe->groups[m->group].scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s", name);
+}
+
+static int
+find_modules(struct shard *s)
+{
+    const struct arch *a = &s->arch;
+    char name[ARCH_NAME_MAX];
+    int rows, cols;
+
+    s->modules = mem_zalloc((size_t)a->layers * ROLE_COUNT + 1, sizeof(*s->modules));
+    if (s->modules == NULL)
+        return RC_OS;
+    for (int l = 0; l < a->layers; l++)
+        for (int r = 0; r < ROLE_COUNT; r++) {
+            arch_module(a, l, (enum role)r, name);
+            arch_role_shape(a, (enum role)r, &rows, &cols);
+            TRY(add_module(s, name, l, (enum role)r, rows, cols));
+        }
+    if (a->tied)
+        (void)recipe_find(s->plan.recipe, "lm_head", "Linear", NULL); /* a Linear, though it has no weight of its own */
+    else
+        TRY(add_module(s, arch_head(a), -1, ROLE_COUNT, a->vocab, a->hidden));
+    return recipe_check_used(s->plan.recipe);
+}
+
+/* Modules whose output the runtime fuses must have the same scheme: q, k, v and gate, up. */
+static int
+check_fused(const struct shard *s)
+{
+    for (int i = 0; i + 1 < s->module_count; i++) {
+        const struct shard_module *a = &s->modules[i], *b = &s->modules[i + 1];
+
+        if (a->layer < 0 || a->layer != b->layer || arch_point(a->role) != arch_point(b->role))
+            continue;
+        if (a->group != b->group)
+            return err_set(RC_DATA, "%s and %s are loaded as one, but have different schemes", a->name, b->name);
+    }
+    return RC_OK;
+}
+
+/* --- steps and tasks --- */
+
+static double
+cost_of(int rows, int cols)
+{
+    return (double)cols * cols * ((double)cols / 3 + rows);
+}
+
+static int
+add_task(struct shard *s, const struct shard_module *m, int step)
+{
+    struct task *t = &s->plan.tasks[s->plan.task_count++];
+
+    *t = (struct task){ .step = step, .point = arch_point(m->role), .end = m->rows, .rows = m->rows, .cols = m->cols,
+        .group = m->group, .cost = cost_of(m->rows, m->cols) };
+    t->name = mem_strdup(m->name);
+    t->module = mem_strdup(m->name);
+    return t->name != NULL && t->module != NULL ? RC_OK : RC_OS;
+}
+
+static int
+add_step(struct shard *s, int layer, int first_point, int end_point)
+{
+    struct step *st = &s->plan.steps[s->plan.step_count];
+
+    *st = (struct step){ layer, first_point, end_point, s->plan.task_count, s->plan.task_count };
+    for (int i = 0; i < s->module_count; i++) {
+        const struct shard_module *m = &s->modules[i];
+
+        if (m->layer == layer && m->group >= 0 && (int)arch_point(m->role) >= first_point &&
+            (int)arch_point(m->role) < end_point)
+            TRY(add_task(s, m, s->plan.step_count));
+    }
+    st->end_task = s->plan.task_count;
+    s->plan.step_count++;
+    return RC_OK;
+}
+
+static int
+make_steps(struct shard *s)
+{
+    int layers = s->arch.layers;
+
+    s->plan.steps = mem_zalloc((size_t)layers * POINT_COUNT, sizeof(*s->plan.steps));
+    s->plan.tasks = mem_zalloc((size_t)s->module_count, sizeof(*s->plan.tasks));
+    if (s->plan.steps == NULL || s->plan.tasks == NULL)
+        return RC_OS;
+    for (int l = 0; l < layers; l++) {
+        if (s->plan.sequential != SEQUENTIAL_INPUT)
+            TRY(add_step(s, l, 0, POINT_COUNT));
+        else
+            for (int p = 0; p < POINT_COUNT; p++)
+                TRY(add_step(s, l, p, p + 1));
+    }
+    return s->plan.task_count > 0 ? RC_OK : err_set(RC_DATA, "the recipe compresses no module");
+}
+
+void
+shard_assign(struct plan *p, int ranks)
+{
+    double *load = mem_alloc((size_t)ranks, sizeof(*load));
+
+    p->ranks = ranks;
+    for (int s = 0; load != NULL && s < p->step_count; s++) {
+        const struct step *st = &p->steps[s];
+
+        for (int r = 0; r < ranks; r++)
+            load[r] = 0;
+        for (int i = st->first_task; i < st->end_task; i++)
+            p->tasks[i].rank = -1;
+        for (int n = st->first_task; n < st->end_task; n++) {
+            int task = -1, rank = 0;
+
+            for (int i = st->first_task; i < st->end_task; i++)
+                if (p->tasks[i].rank < 0 && (task < 0 || p->tasks[i].cost > p->tasks[task].cost))
+                    task = i;
+            for (int r = 1; r < ranks; r++)
+                if (load[r] < load[rank])
+                    rank = r;
+            p->tasks[task].rank = rank;
+            load[rank] += p->tasks[task].cost;
+        }
+    }
+    for (int b = 0; b < p->block_count; b++)
+        p->blocks[b].rank = (int)((int64_t)b * ranks / p->block_count);
+    mem_free(load);
+}
+
+int
+shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
+{
+    char resolved[PATH_MAX];
+
+    *s = (struct shard){ 0 };
+    s->plan.sequential = o->sequential;
+    s->plan.block_tokens = o->block_tokens;
+    if ((s->plan.dir = mem_strdup(dir)) == NULL)
+        return RC_OS;
+    TRY(model_open_header(&s->model, o->model));
+    if (s->model.quant_method != NULL)
+        return err_set(RC_DATA, "%s: is compressed already (%s)", o->model, s->model.quant_method);
+    if (realpath(o->model, resolved) == NULL)
+        return err_set(RC_NOINPUT, "%s: %s", o->model, strerror(errno));
+    if ((s->plan.model = mem_strdup(resolved)) == NULL)
+        return RC_OS;
+    if (arch_read(&s->arch, s->model.config) != RC_OK)
+        return err_at(RC_DATA, "%s", o->model);
+    TRY(o->recipe != NULL ? recipe_read(&s->plan.recipe, o->recipe) :
+        recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq));
+    TRY(find_modules(s));
+    TRY(check_fused(s));
+    TRY(make_steps(s));
+    shard_assign(&s->plan, o->ranks);
+    return RC_OK;
+}
+
+void
+shard_close(struct shard *s)
+{
+    mem_free(s->modules);
+    model_close(&s->model);
+    plan_free(&s->plan);
+    *s = (struct shard){ 0 };
+}
+
+/* --- writing --- */
+
+static bool
+needs_data(const struct plan *p)
+{
+    for (int i = 0; i < p->recipe->group_count; i++)
+        if (recipe_needs_hessian(p->recipe, i))
+            return true;
+    return false;
+}
+
+static int
+make_json(struct shard *s, const struct shard_opts *o)
+{
+    struct plan *p = &s->plan;
+    json_t *recipe;
+
+    TRY(recipe_json(p->recipe, &recipe));
+    p->json = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:o}", "version", LLMC_VERSION,
+        "algorithm", PLAN_ALGORITHM, "model", p->model, "model_fingerprint", p->model_fingerprint, "data",
+        o->data != NULL ? o->data : "", "data_fingerprint", p->data_fingerprint, "sequential",
+        sequential_name(p->sequential), "block_tokens", p->block_tokens, "ranks", p->ranks, "samples",
+        (json_int_t)p->samples, "tokens", (json_int_t)p->tokens, "recipe", recipe);
+    return p->json != NULL ? RC_OK : err_set(RC_OS, "cannot build plan.json");
+}
+
+/* An existing plan: RC_OK if it is the same one, RC_DATA naming what differs; *exists says whether there is one. */
+static int
+compare(const struct shard *s, bool *exists)
+{
+    static const struct { const char *key, *what; } keys[] = { { "model_fingerprint", "model" },
+        { "data_fingerprint", "calibration data" }, { "recipe", "recipe" }, { "sequential", "--sequential" },
+        { "block_tokens", "--block-tokens" }, { "algorithm", "algorithm version" } };
+    char path[PATH_MAX];
+    struct plan old;
+    int rc;
+
+    *exists = false;
+    TRY(plan_path(&s->plan, path, "plan.json"));
+    if (access(path, F_OK) != 0)
+        return RC_OK;
+    *exists = true;
+    TRY(plan_read(&old, s->plan.dir));
+    rc = RC_OK;
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && rc == RC_OK; i++)
+        if (!json_equal(json_object_get(old.json, keys[i].key), json_object_get(s->plan.json, keys[i].key)))
+            rc = err_set(RC_DATA, "%s: was made with another %s", s->plan.dir, keys[i].what);
+    if (rc == RC_OK && old.ranks != s->plan.ranks)
+        rc = err_set(RC_DATA, "%s: was made for %d ranks, not %d", s->plan.dir, old.ranks, s->plan.ranks);
+    plan_free(&old);
+    return rc;
+}
+
+/* weights/TASK: a link to the shard that holds the module's weight. An earlier, unfinished plan's links are replaced. */
+static int
+link_weights(struct shard *s)
+{
+    char path[PATH_MAX], name[ARCH_NAME_MAX + 16], target[PATH_MAX];
+
+    for (int i = 0; i < s->plan.task_count; i++) {
+        const struct task *t = &s->plan.tasks[i];
+
+        (void)snprintf(name, sizeof(name), "%s.weight", t->module);
+        TRY(plan_task_path(&s->plan, t, path));
+        if (realpath(model_shard_path(&s->model, name), target) == NULL)
+            return err_set(RC_NOINPUT, "%s: %s", model_shard_path(&s->model, name), strerror(errno));
+        (void)unlink(path);
+        if (symlink(target, path) != 0)
+            return err_set(RC_CANTCREATE, "%s: cannot link: %s", path, strerror(errno));
+    }
+    return RC_OK;
+}
+
+int
+shard_write(struct shard *s, const struct shard_opts *o)
+{
+    static const char *const dirs[] = { "", "tokens", "weights", "hessian", "state", "log" };
+    char path[PATH_MAX];
+    struct samples samples = { 0 };
+    bool exists = false;
+    int rc = RC_OK;
+
+    if (needs_data(&s->plan) && o->data == NULL)
+        return err_set(RC_USAGE, "the recipe needs calibration data: give it with -d");
+    if (needs_data(&s->plan) && (rc = samples_read(&samples, s->model.dir, o, s->arch.vocab)) != RC_OK)
+        goto out;
+    if ((rc = samples_blocks(&samples, o->block_tokens, &s->plan)) != RC_OK ||
+        (rc = plan_model_fingerprint(&s->model, s->plan.model_fingerprint)) != RC_OK)
+        goto out;
+    shard_assign(&s->plan, o->ranks);
+    if ((rc = make_json(s, o)) != RC_OK || (rc = compare(s, &exists)) != RC_OK || exists)
+        goto out;
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && rc == RC_OK; i++)
+        if ((rc = plan_path(&s->plan, path, "%s", dirs[i])) == RC_OK)
+            rc = file_mkdir(path);
+    if (rc == RC_OK && (rc = samples_write(&samples, &s->plan)) == RC_OK && (rc = link_weights(s)) == RC_OK)
+        rc = plan_write(&s->plan);
+out:
+    samples_free(&samples);
+    return rc;
+}

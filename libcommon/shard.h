@@ -1,0 +1,43 @@
+/* shard - make a plan from a model, a recipe and data (llmc-shard, and the checks before any work)
+ *
+ * shard_open reads the model's headers, matches every module, cuts steps and tasks, and assigns ranks; shard_write
+ * tokenises and writes the work directory, plan.json last. An existing plan with the same fingerprint is left alone;
+ * another one is refused by what differs.
+ */
+#ifndef LLMC_SHARD_H
+#define LLMC_SHARD_H
+
+#include "plan.h"
+
+struct shard_opts {
+    const char     *model, *scheme, *recipe, *data;
+    int             group, samples, length, block_tokens, ranks;
+    bool            gptq;
+    enum sequential sequential;
+};
+
+struct shard_module {
+    char        name[ARCH_NAME_MAX];
+    int         layer; /* -1: outside the layers */
+    enum role   role;
+    int         rows, cols;
+    int         group; /* -1: not compressed */
+    const char *why;
+};
+
+struct shard {
+    struct plan          plan;
+    struct model         model;
+    struct arch          arch;
+    struct shard_module *modules;
+    int                  module_count;
+};
+
+int  shard_open(struct shard *s, const char *dir, const struct shard_opts *o);
+int  shard_write(struct shard *s, const struct shard_opts *o);
+void shard_close(struct shard *s);
+
+/* Longest processing time first: in each step, the costliest task to the rank with the least. */
+void shard_assign(struct plan *p, int ranks);
+
+#endif

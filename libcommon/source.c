@@ -1,0 +1,72 @@
+/* source - a checkpoint as dense tensors, plain or compressed by compressed-tensors */
+#include "source.h"
+
+#include "mem.h"
+#include "msg.h"
+#include "weights.h"
+
+#include <limits.h>
+#include <string.h>
+
+int
+source_open(struct source *s, const char *dir)
+{
+    int rc;
+
+    *s = (struct source){ 0 };
+    if ((rc = model_open(&s->model, dir)) != RC_OK)
+        return rc;
+    if ((rc = arch_read(&s->arch, s->model.config)) != RC_OK)
+        rc = err_at(rc, "%s", dir);
+    else if (s->model.quant_method != NULL && strcmp(s->model.quant_method, "compressed-tensors") != 0)
+        rc = err_set(RC_DATA, "%s: quant_method \"%s\" is not supported; there is compressed-tensors", dir,
+            s->model.quant_method);
+    else if (s->model.quant_method != NULL &&
+        (rc = recipe_from_config(&s->recipe, json_object_get(s->model.config, "quantization_config"))) != RC_OK)
+        rc = err_at(rc, "%s: config.json", dir);
+    if (rc != RC_OK)
+        source_close(s);
+    return rc;
+}
+
+void
+source_close(struct source *s)
+{
+    recipe_free(s->recipe);
+    model_close(&s->model);
+    *s = (struct source){ 0 };
+}
+
+static const struct tensor *
+find_tensor(void *ctx, const char *name)
+{
+    const struct model_tensor *t = model_find(ctx, name);
+
+    return t != NULL ? t->t : NULL;
+}
+
+int
+source_dense(void *ctx, const char *name, struct dense *out)
+{
+    struct source *s = ctx;
+    char module[ARCH_NAME_MAX];
+    size_t len = strlen(name);
+    const struct tensor *t;
+    int group = -1, rc;
+
+    if (s->recipe != NULL && len > 7 && len - 7 < sizeof(module) && strcmp(name + len - 7, ".weight") == 0) {
+        memcpy(module, name, len - 7);
+        module[len - 7] = '\0';
+        if (strstr(module, "_proj") != NULL) /* norms and embeddings are of other classes */
+            group = recipe_find(s->recipe, module, "Linear", NULL);
+    }
+    if (group >= 0)
+        return weights_dense(out, module, &s->recipe->groups[group].scheme, s->arch.dtype, find_tensor, &s->model, s->pool);
+    if ((rc = model_get(&s->model, name, &t)) != RC_OK)
+        return rc;
+    if (t->ndim < 1 || t->ndim > 2 || t->shape[0] > INT_MAX || (t->ndim == 2 && t->shape[1] > INT_MAX))
+        return err_set(RC_DATA, "%s has %d dimensions", name, t->ndim);
+    *out = (struct dense){ .dtype = t->dtype, .rows = (int)t->shape[0], .cols = t->ndim == 2 ? (int)t->shape[1] : 1,
+        .data = t->data };
+    return RC_OK;
+}

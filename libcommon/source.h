@@ -1,0 +1,21 @@
+/* source - a checkpoint as dense tensors, plain or compressed by compressed-tensors */
+#ifndef LLMC_SOURCE_H
+#define LLMC_SOURCE_H
+
+#include "forward.h"
+#include "model.h"
+#include "recipe.h"
+
+struct source {
+    struct model   model;
+    struct arch    arch;
+    struct recipe *recipe; /* of quantization_config; NULL: plain */
+    struct pool   *pool;   /* for decoding */
+};
+
+/* RC_DATA: unknown family or quantisation. */
+int  source_open(struct source *s, const char *dir);
+void source_close(struct source *s);
+int  source_dense(void *source, const char *tensor, struct dense *out); /* fwd_dense_fn */
+
+#endif

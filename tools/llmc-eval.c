@@ -1,0 +1,299 @@
+/* llmc-eval - perplexity of a plain or compressed checkpoint */
+#include "../libcommon/buf.h"
+#include "../libcommon/file.h"
+#include "../libcommon/forward.h"
+#include "../libcommon/mem.h"
+#include "../libcommon/msg.h"
+#include "../libcommon/opt.h"
+#include "../libcommon/pool.h"
+#include "../libcommon/run.h"
+#include "../libcommon/source.h"
+#include "../libcommon/text.h"
+#include "../libcommon/tok.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+enum { CHUNK_TOKENS = 4096 };
+
+static const char *const dtypes[] = { "float32", "bfloat16", NULL };
+
+static struct {
+    const char *model, *data, *join, *backend, *dtype, *dump;
+    int         windows, length, threads;
+    bool        quiet, each;
+} cfg = { .join = "\\n\\n", .length = 512, .dtype = "float32" };
+
+static const struct opt options[] = {
+    OPT_STR('m', "model", &cfg.model, "dir", "checkpoint, plain or compressed-tensors"),
+    OPT_STR('d', "data", &cfg.data, "file", "text: its documents are joined and cut into windows; or input_ids"),
+    OPT_STR(0, "join", &cfg.join, "text", "what stands between documents; \\n is a newline"),
+    OPT_INT('w', "windows", &cfg.windows, 1, 1 << 30, "n", "windows to score (default: all)"),
+    OPT_INT('l', "length", &cfg.length, 2, 1 << 24, "n", "tokens of a window"),
+    OPT_CHOICE(0, "dtype", &cfg.dtype, dtypes, "type", "of activations: float32 or bfloat16"),
+    OPT_INT('j', "threads", &cfg.threads, 1, 4096, "n", "threads (default: the processors that we may use)"),
+    OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, ref (default: the fastest here)"),
+    OPT_FLAG(0, "each", &cfg.each, "print every window's mean log likelihood, too"),
+    OPT_STR(0, "dump", &cfg.dump, "file", "write hidden states of the first window after each layer and stop"),
+    OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
+    OPT_END
+};
+
+static const struct tool tool = {
+    .name = "llmc-eval", .options = options, .built_with = run_built_with,
+    .about = "perplexity of a plain or compressed checkpoint",
+    .notes = "Prints model, perplexity, mean negative log likelihood, scored tokens. Each window scores its tokens but\n"
+             "the first.",
+};
+
+struct eval {
+    struct source         src;
+    const struct backend *bk;
+    struct dev           *dev;
+    struct fwd            fwd;
+    struct tok_ids        ids;
+    int                   windows, per_block;
+    struct fwd_block     *blocks;
+    int                   block_count;
+};
+
+/* --- tokens --- */
+
+static void
+unescape(struct buf *b, const char *s)
+{
+    for (; *s != '\0'; s++) {
+        if (s[0] == '\\' && s[1] == 'n') {
+            buf_add(b, "\n", 1);
+            s++;
+        } else {
+            buf_add(b, s, 1);
+        }
+    }
+}
+
+static int
+add_ids(struct eval *e, const int32_t *ids, size_t n)
+{
+    int32_t *v = mem_grow(e->ids.v, &e->ids.cap, e->ids.count + n, sizeof(*v));
+
+    if (v == NULL)
+        return RC_OS;
+    memcpy(v + e->ids.count, ids, n * sizeof(*ids));
+    e->ids.v = v;
+    e->ids.count += n;
+    return RC_OK;
+}
+
+static int
+read_documents(struct eval *e, struct buf *all)
+{
+    struct text_sample s;
+    struct buf join = { 0 };
+    struct text *t;
+    bool first = true;
+    int rc;
+
+    TRY(text_open(&t, cfg.data));
+    unescape(&join, cfg.join);
+    while ((rc = text_next(t, &s)) == RC_OK) {
+        if (s.has_ids) {
+            if ((rc = add_ids(e, s.ids, s.count)) != RC_OK)
+                break;
+            continue;
+        }
+        if (!first)
+            buf_add(all, join.s != NULL ? join.s : "", join.len);
+        buf_add(all, s.text, s.len);
+        first = false;
+    }
+    text_close(t);
+    buf_free(&join);
+    return rc == RC_RETRY ? RC_OK : rc;
+}
+
+static int
+read_tokens(struct eval *e)
+{
+    struct buf all = { 0 };
+    struct tok *tok = NULL;
+    char *path = NULL;
+    int rc = read_documents(e, &all);
+
+    if (rc == RC_OK && all.len > 0 && e->ids.count == 0) {
+        path = file_join(cfg.model, "tokenizer.json");
+        rc = path == NULL ? RC_OS : tok_open(&tok, path);
+        if (rc == RC_OK)
+            rc = tok_encode(tok, all.s, all.len, true, &e->ids);
+    }
+    tok_close(tok);
+    mem_free(path);
+    buf_free(&all);
+    if (rc != RC_OK)
+        return rc;
+    e->windows = (int)(e->ids.count / (size_t)cfg.length);
+    if (cfg.windows > 0 && e->windows > cfg.windows)
+        e->windows = cfg.windows;
+    return e->windows > 0 ? RC_OK : err_set(RC_DATA, "%s: %zu tokens, not enough for a window of %d", cfg.data,
+        e->ids.count, cfg.length);
+}
+
+/* --- forward --- */
+
+static int
+begin(struct eval *e)
+{
+    int lengths[CHUNK_TOKENS];
+
+    e->per_block = CHUNK_TOKENS / cfg.length > 0 ? CHUNK_TOKENS / cfg.length : 1;
+    e->block_count = (e->windows + e->per_block - 1) / e->per_block;
+    if ((e->blocks = mem_zalloc((size_t)e->block_count, sizeof(*e->blocks))) == NULL)
+        return RC_OS;
+    for (int i = 0; i < e->per_block; i++)
+        lengths[i] = cfg.length;
+    for (int b = 0; b < e->block_count; b++) {
+        int first = b * e->per_block, n = e->windows - first < e->per_block ? e->windows - first : e->per_block;
+
+        TRY(fwd_block_init(&e->fwd, &e->blocks[b], lengths, n));
+        TRY(fwd_begin(&e->fwd, &e->blocks[b], e->ids.v + (size_t)first * (size_t)cfg.length));
+    }
+    return RC_OK;
+}
+
+static int
+layer(struct eval *e, int l)
+{
+    TRY(fwd_norms(&e->fwd, l));
+    for (int r = 0; r < ROLE_COUNT; r++)
+        TRY(fwd_load(&e->fwd, l, (enum role)r));
+    for (int b = 0; b < e->block_count; b++) {
+        msg_status("llmc-eval: layer %d of %d, block %d of %d", l + 1, e->src.arch.layers, b + 1, e->block_count);
+        for (int p = 0; p < POINT_COUNT; p++)
+            TRY(fwd_step(&e->fwd, &e->blocks[b]));
+    }
+    for (int r = 0; r < ROLE_COUNT; r++)
+        fwd_unload(&e->fwd, (enum role)r);
+    return RC_OK;
+}
+
+static int
+score(struct eval *e, double *sum, int64_t *count)
+{
+    struct weight *head;
+    int rc = fwd_head(&e->fwd, &head), at = 0;
+
+    if (rc != RC_OK)
+        return rc;
+    for (int b = 0; b < e->block_count && rc == RC_OK; b++) {
+        int rows = e->blocks[b].rows;
+        double *nll = mem_alloc((size_t)rows, sizeof(*nll));
+        int32_t *target = mem_alloc((size_t)rows, sizeof(*target));
+        const void *h;
+
+        rc = nll == NULL || target == NULL ? RC_OS : fwd_final(&e->fwd, &e->blocks[b], &h);
+        for (int i = 0; rc == RC_OK && i < rows; i++)
+            target[i] = (i + 1) % cfg.length == 0 ? -1 : e->ids.v[at + i + 1];
+        if (rc == RC_OK)
+            rc = e->bk->nll(e->dev, nll, h, e->fwd.dt, rows, head, target, 0, 1);
+        for (int w = 0; rc == RC_OK && w < rows / cfg.length; w++) {
+            double s = 0;
+
+            for (int i = 0; i < cfg.length; i++)
+                s += nll[w * cfg.length + i];
+            *sum += s;
+            *count += cfg.length - 1;
+            if (cfg.each)
+                (void)printf("%d\t%.6f\n", at / cfg.length + w, s / (cfg.length - 1));
+        }
+        at += rows;
+        mem_free(nll);
+        mem_free(target);
+    }
+    e->bk->weight_free(e->dev, head);
+    return rc;
+}
+
+/* hidden.0 is the embedding, hidden.N what leaves the last layer; for comparison with other implementations. */
+static int
+dump(struct eval *e)
+{
+    int layers = e->src.arch.layers, width = e->src.arch.hidden, rc = RC_OK;
+    size_t n = (size_t)e->blocks[0].rows * (size_t)width;
+    struct tensor *t = mem_zalloc((size_t)layers + 1, sizeof(*t));
+    char (*names)[32] = mem_zalloc((size_t)layers + 1, sizeof(*names));
+    float **own = mem_zalloc((size_t)layers + 1, sizeof(*own));
+
+    for (int l = 0; l <= layers && rc == RC_OK; l++) {
+        if (l > 0 && (rc = layer(e, l - 1)) != RC_OK)
+            break;
+        if ((own[l] = mem_alloc(n, sizeof(float))) == NULL)
+            rc = RC_OS;
+        else
+            (void)dtype_to_f32(own[l], e->blocks[0].hidden, e->fwd.dt, n);
+        (void)snprintf(names[l], sizeof(names[l]), "hidden.%d", l);
+        t[l] = tensor_2d(names[l], DT_F32, e->blocks[0].rows, width, own[l]);
+    }
+    if (rc == RC_OK)
+        rc = st_publish(cfg.dump, t, (size_t)layers + 1, NULL, 0);
+    for (int l = 0; l <= layers; l++)
+        mem_free(own[l]);
+    mem_free(own);
+    mem_free(names);
+    mem_free(t);
+    return rc;
+}
+
+static int
+evaluate(struct eval *e)
+{
+    struct dev_opts o = { .threads = cfg.threads };
+    double sum = 0;
+    int64_t count = 0;
+
+    TRY(source_open(&e->src, cfg.model));
+    TRY(backend_find(&e->bk, cfg.backend));
+    TRY(e->bk->open(&e->dev, &o));
+    e->src.pool = dev_pool(e->dev);
+    TRY(fwd_open(&e->fwd, e->bk, e->dev, &e->src.arch, strcmp(cfg.dtype, "float32") == 0 ? DT_F32 : DT_BF16, source_dense,
+        &e->src));
+    TRY(read_tokens(e));
+    TRY(begin(e));
+    if (cfg.dump != NULL)
+        return dump(e);
+    for (int l = 0; l < e->src.arch.layers; l++)
+        TRY(layer(e, l));
+    TRY(score(e, &sum, &count));
+    (void)printf("%s\t%.4f\t%.6f\t%lld\n", cfg.model, exp(sum / (double)count), sum / (double)count, (long long)count);
+    return fflush(stdout) == 0 ? RC_OK : err_set(RC_IO, "cannot write");
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct eval e = { 0 };
+    int rc;
+
+    (void)opt_parse(&tool, argc, argv);
+    msg_quiet(cfg.quiet);
+    if (cfg.model == NULL || cfg.data == NULL)
+        die(RC_USAGE, "give a model with -m and data with -d");
+    if ((rc = evaluate(&e)) != RC_OK)
+        msg_error(NULL, "%s", err_text());
+    for (int b = 0; e.blocks != NULL && b < e.block_count; b++)
+        fwd_block_free(&e.blocks[b]);
+    mem_free(e.blocks);
+    tok_ids_free(&e.ids);
+    fwd_close(&e.fwd);
+    if (e.dev != NULL)
+        e.bk->close(e.dev);
+    source_close(&e.src);
+    return rc;
+}

@@ -1,0 +1,91 @@
+/* llmc-shard - plan a compression: tokens, steps, tasks, ranks */
+#include "../libcommon/file.h"
+#include "../libcommon/mem.h"
+#include "../libcommon/msg.h"
+#include "../libcommon/run.h"
+#include "../libcommon/shard.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const algos[] = { "gptq", "rtn", NULL };
+
+static struct {
+    struct shard_opts o;
+    const char *dir, *algo, *sequential;
+    bool        plan_only, quiet;
+} cfg = { .o = { .samples = 512, .length = 2048, .block_tokens = 2048, .ranks = 1 }, .dir = ".", .algo = "gptq",
+    .sequential = "input" };
+
+static const struct opt options[] = {
+    OPT_STR('C', "workdir", &cfg.dir, "dir", "work directory to make (default: the current one)"),
+    OPT_STR('m', "model", &cfg.o.model, "dir", "checkpoint to compress"),
+    OPT_STR('s', "scheme", &cfg.o.scheme, "name", "preset scheme, such as W4A16"),
+    OPT_STR('r', "recipe", &cfg.o.recipe, "file", "recipe (llmc-recipe(5)) instead of a scheme"),
+    OPT_INT('g', "group", &cfg.o.group, -1, 1 << 20, "n", "columns that share a scale; -1: the whole row"),
+    OPT_CHOICE('a', "algorithm", &cfg.algo, algos, "name", "with -s: gptq, or rtn for plain rounding"),
+    OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text or JSON lines, also compressed"),
+    OPT_INT('n', "samples", &cfg.o.samples, 1, 1 << 30, "n", "calibration samples, the first so many"),
+    OPT_INT('l', "length", &cfg.o.length, 1, 1 << 24, "n", "tokens of a sample at most"),
+    OPT_CHOICE(0, "sequential", &cfg.sequential, sequential_names, "mode", "input, layer or none"),
+    OPT_INT(0, "block-tokens", &cfg.o.block_tokens, 1, 1 << 24, "n", "tokens that are summed together"),
+    OPT_INT(0, "ranks", &cfg.o.ranks, 1, 1 << 20, "n", "ranks that will share the work"),
+    OPT_FLAG(0, "plan", &cfg.plan_only, "print what each module gets and what it costs, and write nothing"),
+    OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
+    OPT_END
+};
+
+static const struct tool tool = {
+    .name = "llmc-shard", .options = options, .built_with = run_built_with,
+    .about = "plan a compression: tokens, steps, tasks, ranks",
+};
+
+/* Every module of the model, its shape, and its scheme or why it has none. */
+static void
+print_plan(const struct shard *s)
+{
+    double total = 0;
+
+    for (int i = 0; i < s->module_count; i++) {
+        const struct shard_module *m = &s->modules[i];
+
+        (void)printf("%s\t[%d, %d]\t%s\n", m->name, m->rows, m->cols,
+            m->group >= 0 ? s->plan.recipe->groups[m->group].scheme.name : m->why);
+    }
+    for (int i = 0; i < s->plan.task_count; i++)
+        total += s->plan.tasks[i].cost;
+    (void)printf("# %d modules, %d tasks in %d steps, %.3g multiply-adds to compress\n", s->module_count,
+        s->plan.task_count, s->plan.step_count, total);
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct shard s = { 0 };
+    int rc;
+
+    (void)opt_parse(&tool, argc, argv);
+    msg_quiet(cfg.quiet);
+    cfg.o.gptq = strcmp(cfg.algo, "gptq") == 0;
+    cfg.o.sequential = sequential_find(cfg.sequential);
+    if (cfg.o.model == NULL)
+        die(RC_USAGE, "no model: give one with -m");
+    if ((cfg.o.scheme == NULL) == (cfg.o.recipe == NULL))
+        die(RC_USAGE, "give a scheme with -s or a recipe with -r");
+    if (cfg.o.recipe != NULL && cfg.o.group != 0)
+        die(RC_USAGE, "-g goes with -s; a recipe says its own group size");
+    if ((rc = shard_open(&s, cfg.dir, &cfg.o)) == RC_OK) {
+        if (cfg.plan_only)
+            print_plan(&s);
+        else
+            rc = shard_write(&s, &cfg.o);
+    }
+    if (rc != RC_OK)
+        msg_error(NULL, "%s", err_text());
+    shard_close(&s);
+    return rc != RC_OK ? rc : fflush(stdout) == 0 ? RC_OK : RC_IO;
+}
