@@ -1,41 +1,62 @@
 # llmc - LLM compression as small Unix tools; `make help` lists the targets
-VERSION = 0.1.0
 
 CC      ?= cc
 CFLAGS  ?= -O2 -g
+PREFIX  ?= /usr/local
 B       := build
 
+# Optional parts: found by themselves, left out with MPI=0 CUDA=0 NCCL=0.
+MPI     ?= $(if $(shell command -v mpicc 2>/dev/null),1,0)
+CUDA    ?= $(if $(shell command -v nvcc 2>/dev/null),1,0)
+NCCL    ?= $(if $(wildcard /usr/include/nccl.h /usr/local/cuda/include/nccl.h),1,0)
+
 WARN    = -Wall -Wextra -Wshadow -Wconversion
-STD     = -std=c11 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -pthread
+STD     = -std=c11 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fno-trapping-math -pthread
 ifdef SAN
 B       := build/san
 SANFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 endif
-INCS    = -I$(B)
-ALLC    = $(STD) $(WARN) $(INCS) $(SANFLAGS) $(CFLAGS)
+ALLC    = $(STD) $(WARN) $(SANFLAGS) $(CFLAGS)
+LIBS    = -ljansson -larchive -lyaml -lpcre2-8 -lutf8proc -lcrypto -lopenblas -ldnnl -lgomp -lm -lpthread
 
-LIBS    = -ljansson -larchive -lyaml -lpcre2-8 -lutf8proc -lopenblas -ldnnl -lgomp -lcrypto -lm -lpthread
+DEPS    = gcc libc6-dev libjansson-dev libarchive-dev libyaml-dev libpcre2-dev libutf8proc-dev libssl-dev \
+          libopenblas-dev libdnnl-dev libcmocka-dev perl gzip xz-utils zstd
+DEPS_LINT = clang mandoc
 
 COMMON  = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard libcommon/*.c)))
 KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c)))
 TOOLS   = $(patsubst tools/%.c,%,$(sort $(wildcard tools/*.c)))
-UNITS   = $(patsubst t/unit/%.c,$(B)/t/%,$(sort $(wildcard t/unit/test-*.c)))
-
 SCRIPTS = llmc
+UNITS   = $(patsubst t/unit/%.c,$(B)/t/%,$(sort $(wildcard t/unit/test-*.c)))
+BENCHES = $(patsubst t/bench/%.c,$(B)/t/%,$(sort $(wildcard t/bench/*.c)))
+PROGS   = $(TOOLS:%=$(B)/bin/%) $(SCRIPTS:%=$(B)/bin/%)
+SOURCES = $(sort $(wildcard tools/*.c libcommon/*.c libcommon/*.h kernels/*.c kernels/*.h kernels/*/*.c kernels/*/*.h))
 
-all: $(TOOLS:%=$(B)/bin/%) $(SCRIPTS:%=$(B)/bin/%)
+all: $(PROGS)
 
-$(SCRIPTS:%=$(B)/bin/%): $(B)/bin/%: tools/%
-	@mkdir -p $(@D)
-	cp $< $@
-	chmod +x $@
+help:
+	@echo 'make             build every program into build/bin'
+	@echo 'make demo        install what is missing, build, compress the demo model, show perplexity before and after'
+	@echo 'make check       install what is missing, build, run all tests (SAN=1: under sanitizers)'
+	@echo 'make deps        install the Debian packages that are missing'
+	@echo 'make lint        both compilers without warnings, lengths, man pages'
+	@echo 'make bench       speed of the kernels on this machine'
+	@echo 'make peer DIR=d  load a result in transformers and compare every weight (makes a Python environment)'
+	@echo 'make install     into PREFIX ($(PREFIX))'
+	@echo 'make clean'
+	@echo 'MPI=$(MPI) CUDA=$(CUDA) NCCL=$(NCCL): set to 0 to leave a part out'
+
+deps:
+	@share/deps.sh $(DEPS)
+
+# --- building ---
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(EXTRA) -MMD -MP -c -o $@ $<
 
-# One source, three instruction sets; -O3 so that the fixed lanes become vectors. No contraction: same bytes in each.
-$(B)/kernels/cpu/ops_c.o: EXTRA = -O3
+# One source, three instruction sets; -O3 so that fixed lanes become vectors. No contraction: same bytes in each.
+$(B)/kernels/cpu/ops_c.o $(B)/kernels/cpu/lanes_c.o $(B)/kernels/cpu/lanes_avx2.o $(B)/kernels/cpu/lanes_avx512.o $(B)/kernels/pack.o: EXTRA = -O3
 $(B)/kernels/cpu/ops_avx2.o: EXTRA = -O3 -mavx2 -mfma
 $(B)/kernels/cpu/ops_avx512.o: EXTRA = -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma \
     -mprefer-vector-width=512
@@ -48,13 +69,58 @@ $(B)/bin/%: $(B)/tools/%.o $(B)/libllmc.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS)
 
-$(B)/t/%: $(B)/t/unit/%.o $(B)/libllmc.a
+$(SCRIPTS:%=$(B)/bin/%): $(B)/bin/%: tools/%
+	@mkdir -p $(@D)
+	cp $< $@
+	chmod +x $@
+
+$(B)/t/test-%: $(B)/t/unit/test-%.o $(B)/libllmc.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS) -lcmocka
 
+$(B)/t/bench-%: $(B)/t/bench/bench-%.o $(B)/libllmc.a
+	@mkdir -p $(@D)
+	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS)
+
+$(B)/t/fail.so: t/fail.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(STD) $(WARN) $(CFLAGS) -shared -fPIC -o $@ $< -ldl
+
 units: $(UNITS)
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
+	    $(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/llmc/recipes
+	install $(PROGS) $(DESTDIR)$(PREFIX)/bin
+	for s in 1 5 7; do install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s; done
+	install -m 644 share/recipes/* $(DESTDIR)$(PREFIX)/share/llmc/recipes
+
+# --- running ---
+
+demo: deps
+	@$(MAKE) --no-print-directory -s -j2 all
+	@share/demo.sh $(B)
+
+check: deps
+	@$(MAKE) --no-print-directory -j2 all units $(B)/t/fail.so
+	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -e '' $(PROVEFLAGS) $(UNITS) $(sort $(wildcard t/[0-9]*.t))
+
+bench: all $(BENCHES)
+	@for b in $(BENCHES); do $$b || exit; done
+
+peer: all
+	@t/peer/run.sh $(B) $(DIR)
+
+lint:
+	@share/deps.sh $(DEPS) $(DEPS_LINT)
+	@$(MAKE) --no-print-directory -s CC=gcc CFLAGS='-O2 -Werror' B=build/lint-gcc all units
+	@$(MAKE) --no-print-directory -s CC=clang CFLAGS='-O2 -Werror' B=build/lint-clang all units
+	@t/lint.sh $(SOURCES)
+
+clean:
+	rm -rf build
+
+-include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all units
+.PHONY: all help deps units install demo check bench peer lint clean

@@ -1,4 +1,5 @@
 /* llmc-gptq - round the weights of every task against its Hessian */
+#include "../kernels/factor.h"
 #include "../kernels/pack.h"
 #include "../kernels/scale.h"
 #include "../libcommon/hess.h"
@@ -84,40 +85,6 @@ factor_free(struct factor *f)
     *f = (struct factor){ 0 };
 }
 
-struct keyed {
-    double diag;
-    int    col;
-};
-
-/* Ascending, so that the last, taken first, is the largest; of equal ones the lower column is taken first. */
-static int
-by_diag(const void *a, const void *b)
-{
-    const struct keyed *x = a, *y = b;
-
-    if (x->diag != y->diag)
-        return x->diag < y->diag ? -1 : 1;
-    return y->col - x->col;
-}
-
-static int
-make_order(struct factor *f, const struct hess *h, bool by_activation)
-{
-    struct keyed *k = mem_alloc((size_t)h->n, sizeof(*k));
-
-    if (k == NULL || (f->order = mem_alloc((size_t)h->n, sizeof(*f->order))) == NULL) {
-        mem_free(k);
-        return RC_OS;
-    }
-    for (int i = 0; i < h->n; i++)
-        k[i] = (struct keyed){ by_activation ? hess_diag(h, i) : 0, i };
-    qsort(k, (size_t)h->n, sizeof(*k), by_diag);
-    for (int i = 0; i < h->n; i++)
-        f->order[i] = k[i].col;
-    mem_free(k);
-    return RC_OK;
-}
-
 static int
 factor_hessian(struct gptq *g, const struct hess *h, const char *name, const struct recipe_group *rg)
 {
@@ -158,13 +125,17 @@ get_factor(struct gptq *g, const struct task *t, const char *path)
         rc = err_set(RC_DATA, "Hessian is %d x %d of %lld sequences, weight has %d columns", h.n, h.n,
             (long long)h.sequences, t->cols);
     else
-        rc = make_order(&g->f, &h, rg->actorder);
+        rc = RC_OK;
     st_close(&st);
     if (rc == RC_OK) {
         g->f.n = h.n;
+        g->f.order = mem_alloc((size_t)h.n, sizeof(*g->f.order));
         g->f.l = mem_alloc((size_t)h.n * (size_t)h.n, sizeof(*g->f.l));
         g->f.dead = mem_zalloc((size_t)h.n, 1);
-        rc = g->f.l == NULL || g->f.dead == NULL ? RC_OS : factor_hessian(g, &h, t->name, rg);
+        rc = g->f.l == NULL || g->f.dead == NULL || g->f.order == NULL ? RC_OS :
+            factor_order(g->f.order, h.sum, rg->actorder, h.n);
+        if (rc == RC_OK)
+            rc = factor_hessian(g, &h, t->name, rg);
     }
     hess_free(&h);
     if (rc != RC_OK)
