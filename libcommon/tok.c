@@ -1,0 +1,443 @@
+/* tok - tokenizer.json of Hugging Face tokenizers: BPE */
+#include "tok.h"
+
+#include "mem.h"
+#include "msg.h"
+#include "tok_bpe.h"
+#include "tok_split.h"
+#include "utf8.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+enum { SPECIALS_MAX = 16 };
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+/* A token that is cut out of the text before anything else. */
+struct added {
+    char   *content; /* as it is searched for: normalised if `normalized` */
+    size_t  len;
+    int32_t id;
+    bool    normalized, lstrip, rstrip, single_word;
+};
+
+struct scratch {
+    struct scratch     *next;
+    struct bpe_scratch *bpe;
+    struct pieces       pieces;
+};
+
+struct tok {
+    struct bpe      bpe;
+    struct splitter split;
+    struct added   *added; /* longest first */
+    size_t          added_count;
+    int             first[2][257]; /* by normalized and first byte: some token starts so */
+    int32_t         before[SPECIALS_MAX], after[SPECIALS_MAX]; /* what the post-processor adds */
+    int             before_count, after_count;
+    int32_t         max_id;
+    json_t         *vocab;
+    pthread_mutex_t lock;
+    struct scratch *idle;
+};
+
+/* --- reading --- */
+
+static int
+by_length(const void *a, const void *b)
+{
+    const struct added *x = a, *y = b;
+
+    return x->len != y->len ? (x->len > y->len ? -1 : 1) : x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int
+read_added(struct tok *t, const json_t *obj)
+{
+    struct added *a = &t->added[t->added_count];
+    struct pieces p = { 0 };
+    const char *content;
+    int64_t id;
+    bool special;
+    int rc = RC_OK;
+
+    TRY(jget_str(obj, "content", "", &content));
+    TRY(jget_int(obj, "id", -1, 0, 1 << 24, &id));
+    TRY(jget_bool(obj, "special", false, &special));
+    TRY(jget_bool(obj, "normalized", !special, &a->normalized));
+    TRY(jget_bool(obj, "lstrip", false, &a->lstrip));
+    TRY(jget_bool(obj, "rstrip", false, &a->rstrip));
+    TRY(jget_bool(obj, "single_word", false, &a->single_word));
+    if (*content == '\0')
+        return RC_OK;
+    a->id = (int32_t)id;
+    t->max_id = a->id > t->max_id ? a->id : t->max_id;
+    if (a->normalized && (rc = split_normalise(&t->split, content, strlen(content), true, &p)) == RC_OK)
+        content = p.text.s;
+    if (rc == RC_OK && (a->content = mem_strdup(content)) == NULL)
+        rc = RC_OS;
+    pieces_free(&p);
+    if (rc != RC_OK)
+        return rc;
+    a->len = strlen(a->content);
+    t->first[a->normalized][(unsigned char)a->content[0]] = 1;
+    t->added_count++;
+    return RC_OK;
+}
+
+/* Ids of one item of a template that is a special token. */
+static int
+template_token(const json_t *post, const json_t *item, int32_t *list, int *count)
+{
+    const char *name = json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
+    const json_t *ids = json_object_get(json_object_get(json_object_get(post, "special_tokens"), name != NULL ? name : ""), "ids");
+
+    if (json_array_size(ids) == 0)
+        return err_set(RC_DATA, "post_processor names a token without ids");
+    for (size_t i = 0; i < json_array_size(ids); i++) {
+        if (*count == SPECIALS_MAX || !json_is_integer(json_array_get(ids, i)))
+            return err_set(RC_DATA, "post_processor has unusable ids");
+        list[(*count)++] = (int32_t)json_integer_value(json_array_get(ids, i));
+    }
+    return RC_OK;
+}
+
+static int
+read_post(struct tok *t, const json_t *post)
+{
+    const json_t *list;
+    const char *type;
+    bool after = false;
+
+    if (post == NULL || json_is_null(post))
+        return RC_OK;
+    TRY(jget_str(post, "type", "", &type));
+    if (strcmp(type, "ByteLevel") == 0)
+        return RC_OK;
+    if (strcmp(type, "Sequence") == 0) {
+        list = json_object_get(post, "processors");
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            if (json_object_get(json_array_get(list, i), "processors") != NULL)
+                return err_set(RC_DATA, "post_processor nests sequences");
+            TRY(read_post(t, json_array_get(list, i)));
+        }
+        return RC_OK;
+    }
+    if (strcmp(type, "TemplateProcessing") != 0)
+        return err_set(RC_DATA, "post_processor \"%s\" is not supported", type);
+    list = json_object_get(post, "single");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i);
+
+        if (json_object_get(item, "Sequence") != NULL)
+            after = true;
+        else
+            TRY(template_token(post, item, after ? t->after : t->before, after ? &t->after_count : &t->before_count));
+    }
+    return RC_OK;
+}
+
+static int
+read_all(struct tok *t, const json_t *root)
+{
+    const json_t *added = json_object_get(root, "added_tokens"), *model = json_object_get(root, "model");
+
+    if (!json_is_object(model))
+        return err_set(RC_DATA, "no \"model\"");
+    TRY(split_open(&t->split, json_object_get(root, "normalizer"), json_object_get(root, "pre_tokenizer")));
+    TRY(bpe_open(&t->bpe, model, t->split.byte_level));
+    t->vocab = json_incref(json_object_get(model, "vocab"));
+    t->max_id = t->bpe.max_id;
+    if ((t->added = mem_zalloc(json_array_size(added) + 1, sizeof(*t->added))) == NULL)
+        return RC_OS;
+    for (size_t i = 0; i < json_array_size(added); i++)
+        TRY(read_added(t, json_array_get(added, i)));
+    qsort(t->added, t->added_count, sizeof(*t->added), by_length);
+    return read_post(t, json_object_get(root, "post_processor"));
+}
+
+int
+tok_open(struct tok **out, const char *path)
+{
+    struct tok *t = mem_zalloc(1, sizeof(*t));
+    json_t *root = NULL;
+    int rc;
+
+    *out = NULL;
+    if (t == NULL)
+        return RC_OS;
+    (void)pthread_mutex_init(&t->lock, NULL);
+    if ((rc = jread_file(&root, path)) == RC_OK && (rc = read_all(t, root)) != RC_OK)
+        rc = err_at(rc, "%s", path);
+    json_decref(root);
+    if (rc != RC_OK)
+        tok_close(t);
+    else
+        *out = t;
+    return rc;
+}
+
+void
+tok_close(struct tok *t)
+{
+    if (t == NULL)
+        return;
+    while (t->idle != NULL) {
+        struct scratch *s = t->idle;
+
+        t->idle = s->next;
+        bpe_scratch_free(s->bpe);
+        pieces_free(&s->pieces);
+        mem_free(s);
+    }
+    for (size_t i = 0; i < t->added_count; i++)
+        mem_free(t->added[i].content);
+    mem_free(t->added);
+    bpe_close(&t->bpe);
+    split_close(&t->split);
+    json_decref(t->vocab);
+    (void)pthread_mutex_destroy(&t->lock);
+    mem_free(t);
+}
+
+void
+tok_ids_free(struct tok_ids *ids)
+{
+    mem_free(ids->v);
+    *ids = (struct tok_ids){ 0 };
+}
+
+int
+tok_vocab(const struct tok *t)
+{
+    return t->max_id + 1;
+}
+
+int
+tok_id(const struct tok *t, const char *token)
+{
+    const json_t *id = json_object_get(t->vocab, token);
+
+    for (size_t i = 0; i < t->added_count; i++)
+        if (strcmp(t->added[i].content, token) == 0)
+            return t->added[i].id;
+    return json_is_integer(id) ? (int)json_integer_value(id) : -1;
+}
+
+/* --- encoding --- */
+
+static struct scratch *
+scratch_take(struct tok *t)
+{
+    struct scratch *s;
+
+    (void)pthread_mutex_lock(&t->lock);
+    if ((s = t->idle) != NULL)
+        t->idle = s->next;
+    (void)pthread_mutex_unlock(&t->lock);
+    if (s != NULL)
+        return s;
+    if ((s = mem_zalloc(1, sizeof(*s))) != NULL && (s->bpe = bpe_scratch_new()) == NULL) {
+        mem_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+static void
+scratch_return(struct tok *t, struct scratch *s)
+{
+    (void)pthread_mutex_lock(&t->lock);
+    s->next = t->idle;
+    t->idle = s;
+    (void)pthread_mutex_unlock(&t->lock);
+}
+
+static bool
+is_space(uint32_t c)
+{
+    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+        c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+/* \w of Unicode: letters, marks, decimal digits, letter numbers, connectors, joiners. */
+static bool
+is_word(uint32_t c)
+{
+    switch (utf8proc_category((utf8proc_int32_t)c)) {
+    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC:
+        return true;
+    default:
+        return c == 0x200c || c == 0x200d;
+    }
+}
+
+static uint32_t
+char_before(const char *s, size_t at, size_t *start)
+{
+    uint32_t c;
+
+    do
+        at--;
+    while (at > 0 && ((unsigned char)s[at] & 0xc0) == 0x80);
+    (void)utf8_decode(s + at, 4, &c);
+    *start = at;
+    return c;
+}
+
+struct cut {
+    size_t start, end; /* of the stretch that the token takes, stripped spaces included */
+    int32_t id;
+};
+
+static const struct added *
+added_at(const struct tok *t, bool normalized, const char *s, size_t left)
+{
+    for (size_t i = 0; i < t->added_count; i++)
+        if (t->added[i].normalized == normalized && t->added[i].len <= left &&
+            memcmp(t->added[i].content, s, t->added[i].len) == 0)
+            return &t->added[i];
+    return NULL;
+}
+
+static bool
+stands_alone(const char *s, size_t start, size_t end, size_t len)
+{
+    size_t at;
+    uint32_t c;
+
+    if (start > 0 && is_word(char_before(s, start, &at)))
+        return false;
+    if (end == len)
+        return true;
+    (void)utf8_decode(s + end, len - end, &c);
+    return !is_word(c);
+}
+
+/* The next added token at or after `from`; false: none. `floor` is where unclaimed text starts. */
+static bool
+next_added(const struct tok *t, bool normalized, const char *s, size_t len, size_t *from, size_t floor, struct cut *cut)
+{
+    for (size_t i = *from; i < len; i++) {
+        const struct added *a = t->first[normalized][(unsigned char)s[i]] ? added_at(t, normalized, s + i, len - i) : NULL;
+        size_t at;
+        uint32_t c;
+
+        if (a == NULL)
+            continue;
+        *from = i + a->len;
+        if (a->single_word && !stands_alone(s, i, i + a->len, len)) {
+            i += a->len - 1;
+            continue;
+        }
+        *cut = (struct cut){ i, i + a->len, a->id };
+        while (a->lstrip && cut->start > floor && is_space(char_before(s, cut->start, &at)))
+            cut->start = at;
+        while (a->rstrip && cut->end < len) {
+            size_t n = utf8_decode(s + cut->end, len - cut->end, &c);
+
+            if (!is_space(c))
+                break;
+            cut->end += n;
+        }
+        return true;
+    }
+    return false;
+}
+
+static int
+encode_words(const struct tok *t, struct scratch *s, struct tok_ids *ids)
+{
+    TRY(split_words(&t->split, &s->pieces));
+    for (size_t i = 0; i < s->pieces.count; i++)
+        TRY(bpe_word(&t->bpe, s->bpe, s->pieces.text.s + s->pieces.v[i].at, s->pieces.v[i].len, ids));
+    return RC_OK;
+}
+
+/* Normalised text between added tokens that are searched for in raw text: cut out the others, then words. */
+static int
+encode_stretch(const struct tok *t, struct scratch *s, const char *text, size_t len, bool first, struct tok_ids *ids)
+{
+    size_t from = 0, floor = 0;
+    struct buf whole = { 0 };
+    struct cut cut;
+    int rc;
+
+    if (len == 0)
+        return RC_OK;
+    TRY(split_normalise(&t->split, text, len, first, &s->pieces));
+    if (!next_added(t, true, s->pieces.text.s, s->pieces.text.len, &from, 0, &cut))
+        return encode_words(t, s, ids);
+    buf_add(&whole, s->pieces.text.s, s->pieces.text.len);
+    rc = buf_ok(&whole) ? RC_OK : RC_OS;
+    from = 0;
+    while (rc == RC_OK) {
+        bool more = next_added(t, true, whole.s, whole.len, &from, floor, &cut);
+        size_t end = more ? cut.start : whole.len;
+
+        if (end > floor) {
+            s->pieces.text.len = 0;
+            buf_add(&s->pieces.text, whole.s + floor, end - floor);
+            s->pieces.count = 0;
+            if (s->pieces.v == NULL) /* split_normalise made one */
+                rc = RC_BUG;
+            else
+                s->pieces.v[s->pieces.count++] = (struct piece){ 0, end - floor, first && floor == 0 };
+            if (rc == RC_OK)
+                rc = encode_words(t, s, ids);
+        }
+        if (!more)
+            break;
+        if (rc == RC_OK)
+            rc = bpe_add_id(ids, cut.id);
+        floor = cut.end > floor ? cut.end : floor;
+        from = from > floor ? from : floor;
+    }
+    buf_free(&whole);
+    return rc;
+}
+
+static int
+encode(const struct tok *t, struct scratch *s, const char *text, size_t len, struct tok_ids *ids)
+{
+    size_t from = 0, floor = 0;
+    struct cut cut;
+
+    while (next_added(t, false, text, len, &from, floor, &cut)) {
+        if (cut.start > floor)
+            TRY(encode_stretch(t, s, text + floor, cut.start - floor, floor == 0, ids));
+        TRY(bpe_add_id(ids, cut.id));
+        floor = cut.end > floor ? cut.end : floor;
+        from = from > floor ? from : floor;
+    }
+    return encode_stretch(t, s, text + floor, len - floor, floor == 0, ids);
+}
+
+int
+tok_encode(const struct tok *tok, const char *text, size_t len, bool special, struct tok_ids *ids)
+{
+    struct tok *t = (struct tok *)(uintptr_t)tok; /* scratch is not part of its value */
+    struct scratch *s = scratch_take(t);
+    int rc = RC_OK;
+
+    if (s == NULL)
+        return RC_OS;
+    for (int i = 0; special && i < t->before_count && rc == RC_OK; i++)
+        rc = bpe_add_id(ids, t->before[i]);
+    if (rc == RC_OK)
+        rc = encode(t, s, text, len, ids);
+    for (int i = 0; special && i < t->after_count && rc == RC_OK; i++)
+        rc = bpe_add_id(ids, t->after[i]);
+    scratch_return(t, s);
+    return rc;
+}

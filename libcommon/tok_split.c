@@ -1,0 +1,506 @@
+/* tok_split - normalisers and pre-tokenizers of a tokenizer */
+#define PCRE2_CODE_UNIT_WIDTH 8
+
+#include "tok_split.h"
+
+#include "mem.h"
+
+#include <pcre2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
+#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+/* White_Space of Unicode; PCRE2's \s takes U+180E for a space as well. */
+#define SPACES "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+
+/* --- reading --- */
+
+/* Spells \s and \S out. */
+static int
+translate(const char *pattern, struct buf *out)
+{
+    bool in_class = false;
+
+    for (const char *c = pattern; *c != '\0'; c++) {
+        if (*c == '\\' && (c[1] == 's' || c[1] == 'S')) {
+            if (in_class && c[1] == 'S')
+                return err_set(RC_DATA, "pattern \"%.200s\" is not supported: \\S in a class", pattern);
+            buf_puts(out, in_class ? SPACES : c[1] == 's' ? "[" SPACES "]" : "[^" SPACES "]");
+            c++;
+        } else if (*c == '\\' && c[1] != '\0') {
+            buf_add(out, c++, 2);
+        } else {
+            in_class = (in_class || *c == '[') && !(in_class && *c == ']');
+            buf_add(out, c, 1);
+        }
+    }
+    return buf_ok(out) ? RC_OK : RC_OS;
+}
+
+static int
+compile(struct split_step *s, const char *pattern, bool literal)
+{
+    struct buf b = { 0 };
+    size_t at;
+    int code, rc = RC_OK;
+
+    if (literal)
+        buf_puts(&b, pattern);
+    else
+        rc = translate(pattern, &b);
+    if (rc == RC_OK && buf_ok(&b)) {
+        s->regex = pcre2_compile((const unsigned char *)b.s, b.len,
+            literal ? PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_LITERAL : PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &code, &at, NULL);
+        if (s->regex == NULL)
+            rc = err_set(RC_DATA, "pattern \"%.200s\" is not supported: error %d at %zu", pattern, code, at);
+        else
+            (void)pcre2_jit_compile(s->regex, PCRE2_JIT_COMPLETE); /* slower without */
+    }
+    buf_free(&b);
+    return rc;
+}
+
+static int
+new_step(struct split_step *list, int *count, enum split_kind kind, struct split_step **out)
+{
+    if (*count == SPLIT_STEPS_MAX)
+        return err_set(RC_DATA, "more than %d steps", SPLIT_STEPS_MAX);
+    *out = &list[(*count)++];
+    **out = (struct split_step){ .kind = kind };
+    return RC_OK;
+}
+
+static int
+add_regex(struct splitter *s, const char *pattern, bool literal, enum split_behaviour behaviour, bool invert)
+{
+    struct split_step *st = NULL;
+
+    TRY(new_step(s->pre, &s->pre_count, SPLIT_REGEX, &st));
+    st->behaviour = behaviour;
+    st->invert = invert;
+    return compile(st, pattern, literal);
+}
+
+static int
+keep(char **out, const char *text)
+{
+    *out = mem_strdup(text);
+    return *out != NULL ? RC_OK : RC_OS;
+}
+
+/* {"String": "x"} or {"Regex": "x"} */
+static int
+pattern_of(const json_t *obj, const char **text, bool *literal)
+{
+    const json_t *p = json_object_get(obj, "pattern"), *s = json_object_get(p, "String"), *r = json_object_get(p, "Regex");
+
+    *literal = s != NULL;
+    *text = json_string_value(s != NULL ? s : r);
+    return *text != NULL ? RC_OK : err_set(RC_DATA, "a pattern is neither String nor Regex");
+}
+
+static int
+read_normaliser(struct splitter *s, const json_t *obj)
+{
+    const char *type, *text;
+    struct split_step *st = NULL;
+    bool literal;
+
+    TRY(jget_str(obj, "type", "", &type));
+    if (strcmp(type, "NFC") == 0)
+        return new_step(s->norm, &s->norm_count, SPLIT_NFC, &st);
+    if (strcmp(type, "Prepend") == 0) {
+        TRY(new_step(s->norm, &s->norm_count, SPLIT_PREPEND, &st));
+        TRY(jget_str(obj, "prepend", "", &text));
+        return keep(&st->to, text);
+    }
+    if (strcmp(type, "Replace") == 0) {
+        TRY(pattern_of(obj, &text, &literal));
+        if (!literal || *text == '\0')
+            return err_set(RC_DATA, "normalizer \"Replace\" with a Regex is not supported");
+        TRY(new_step(s->norm, &s->norm_count, SPLIT_REPLACE, &st));
+        TRY(keep(&st->from, text));
+        TRY(jget_str(obj, "content", "", &text));
+        return keep(&st->to, text);
+    }
+    return err_set(RC_DATA, "normalizer \"%s\" is not supported", type);
+}
+
+static int
+read_behaviour(const json_t *obj, enum split_behaviour *out)
+{
+    static const char *const names[] = { "Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous" };
+    const char *name;
+
+    TRY(jget_str(obj, "behavior", "Isolated", &name));
+    for (int i = 0; i < 5; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (enum split_behaviour)i;
+            return RC_OK;
+        }
+    return err_set(RC_DATA, "behavior \"%s\" is not supported", name);
+}
+
+static int
+read_split(struct splitter *s, const json_t *obj)
+{
+    enum split_behaviour behaviour;
+    bool invert, literal;
+    const char *text;
+
+    TRY(pattern_of(obj, &text, &literal));
+    TRY(read_behaviour(obj, &behaviour));
+    TRY(jget_bool(obj, "invert", false, &invert));
+    return add_regex(s, text, literal, behaviour, invert);
+}
+
+static int
+read_byte_level(struct splitter *s, const json_t *obj)
+{
+    struct split_step *st = NULL;
+    bool prefix, regex;
+
+    TRY(jget_bool(obj, "add_prefix_space", true, &prefix));
+    TRY(jget_bool(obj, "use_regex", true, &regex));
+    s->byte_level = true;
+    if (prefix)
+        TRY(new_step(s->pre, &s->pre_count, SPLIT_PREFIX_SPACE, &st));
+    return regex ? add_regex(s, GPT2_PATTERN, false, SPLIT_ISOLATED, false) : RC_OK;
+}
+
+static int
+read_metaspace(struct splitter *s, const json_t *obj)
+{
+    const char *replacement, *scheme;
+    struct split_step *st = NULL;
+
+    TRY(new_step(s->pre, &s->pre_count, SPLIT_METASPACE, &st));
+    TRY(jget_str(obj, "replacement", "\xe2\x96\x81", &replacement));
+    TRY(jget_str(obj, "prepend_scheme", "always", &scheme));
+    TRY(jget_bool(obj, "split", true, &st->split));
+    TRY(keep(&st->to, replacement));
+    if (strcmp(scheme, "never") == 0)
+        return RC_OK;
+    if (strcmp(scheme, "first") != 0 && strcmp(scheme, "always") != 0)
+        return err_set(RC_DATA, "prepend_scheme \"%s\" is not supported", scheme);
+    st->first_only = strcmp(scheme, "first") == 0;
+    return keep(&st->from, replacement); /* from: prepended */
+}
+
+static int
+read_pre(struct splitter *s, const json_t *obj)
+{
+    enum split_behaviour behaviour;
+    const char *type;
+    bool each;
+
+    TRY(jget_str(obj, "type", "", &type));
+    if (s->byte_level)
+        return err_set(RC_DATA, "pre_tokenizer \"%s\" after ByteLevel is not supported", type);
+    if (strcmp(type, "Split") == 0)
+        return read_split(s, obj);
+    if (strcmp(type, "ByteLevel") == 0)
+        return read_byte_level(s, obj);
+    if (strcmp(type, "Digits") == 0) {
+        TRY(jget_bool(obj, "individual_digits", false, &each));
+        return add_regex(s, each ? "\\p{N}" : "\\p{N}+", false, SPLIT_ISOLATED, false);
+    }
+    if (strcmp(type, "Metaspace") == 0)
+        return read_metaspace(s, obj);
+    if (strcmp(type, "Whitespace") == 0)
+        return add_regex(s, "\\w+|[^\\w\\s]+", false, SPLIT_REMOVED, true);
+    if (strcmp(type, "WhitespaceSplit") == 0)
+        return add_regex(s, "\\s", false, SPLIT_REMOVED, false);
+    if (strcmp(type, "Punctuation") == 0) {
+        TRY(read_behaviour(obj, &behaviour));
+        return add_regex(s, "[!-/:-@\\[-`{-~\\p{P}]", false, behaviour, false);
+    }
+    return err_set(RC_DATA, "pre_tokenizer \"%s\" is not supported", type);
+}
+
+/* One object, or those of a Sequence under its key. */
+static int
+read_list(struct splitter *s, const json_t *obj, const char *key, int (*read)(struct splitter *s, const json_t *obj))
+{
+    const json_t *list = json_object_get(obj, key);
+    const char *type;
+
+    if (obj == NULL || json_is_null(obj))
+        return RC_OK;
+    TRY(jget_str(obj, "type", "", &type));
+    if (strcmp(type, "Sequence") != 0)
+        return read(s, obj);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        TRY(read(s, json_array_get(list, i)));
+    return RC_OK;
+}
+
+int
+split_open(struct splitter *s, const json_t *normalizer, const json_t *pre)
+{
+    int rc;
+
+    *s = (struct splitter){ 0 };
+    if ((rc = read_list(s, normalizer, "normalizers", read_normaliser)) == RC_OK)
+        rc = read_list(s, pre, "pretokenizers", read_pre);
+    if (rc != RC_OK)
+        split_close(s);
+    return rc;
+}
+
+static void
+step_free(struct split_step *s)
+{
+    mem_free(s->from);
+    mem_free(s->to);
+    pcre2_code_free(s->regex);
+}
+
+void
+split_close(struct splitter *s)
+{
+    for (int i = 0; i < s->norm_count; i++)
+        step_free(&s->norm[i]);
+    for (int i = 0; i < s->pre_count; i++)
+        step_free(&s->pre[i]);
+    *s = (struct splitter){ 0 };
+}
+
+/* --- pieces --- */
+
+void
+pieces_free(struct pieces *p)
+{
+    buf_free(&p->text);
+    mem_free(p->v);
+    mem_free(p->spare);
+    pcre2_match_data_free(p->match);
+    *p = (struct pieces){ 0 };
+}
+
+static int
+add_piece(struct pieces *p, size_t at, size_t len, bool first)
+{
+    struct piece *v;
+
+    if (len == 0)
+        return RC_OK;
+    if ((v = mem_grow(p->v, &p->cap, p->count + 1, sizeof(*v))) == NULL)
+        return RC_OS;
+    p->v = v;
+    v[p->count++] = (struct piece){ at, len, first };
+    return RC_OK;
+}
+
+/* What was cut so far becomes the input of the next step. */
+static void
+turn(struct pieces *p)
+{
+    struct piece *v = p->v;
+    size_t count = p->count, cap = p->cap;
+
+    p->v = p->spare;
+    p->cap = p->spare_cap;
+    p->count = 0;
+    p->spare = v;
+    p->spare_count = count;
+    p->spare_cap = cap;
+}
+
+/* Appends text[0, len) with from replaced by to. */
+static void
+replace_all(struct buf *out, const char *text, size_t len, const char *from, const char *to)
+{
+    size_t nf = strlen(from), nt = strlen(to);
+    const char *end = text + len, *hit;
+
+    while ((hit = memmem(text, (size_t)(end - text), from, nf)) != NULL) {
+        buf_add(out, text, (size_t)(hit - text));
+        buf_add(out, to, nt);
+        text = hit + nf;
+    }
+    buf_add(out, text, (size_t)(end - text));
+}
+
+static bool
+is_ascii(const char *s, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)s[i] >= 0x80)
+            return false;
+    return true;
+}
+
+static int
+nfc(struct buf *out, const char *text, size_t len)
+{
+    utf8proc_uint8_t *s = NULL;
+    utf8proc_ssize_t n;
+
+    if (is_ascii(text, len)) {
+        buf_add(out, text, len);
+        return RC_OK;
+    }
+    n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &s, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    if (n < 0)
+        return err_set(RC_DATA, "cannot normalise: %s", utf8proc_errmsg(n));
+    buf_add(out, s, (size_t)n);
+    free(s);
+    return RC_OK;
+}
+
+int
+split_normalise(const struct splitter *s, const char *text, size_t len, bool first, struct pieces *p)
+{
+    struct buf tmp = { 0 };
+    int rc = RC_OK;
+
+    p->count = 0;
+    p->text.len = 0;
+    buf_add(&p->text, text, len);
+    for (int i = 0; i < s->norm_count && rc == RC_OK; i++) {
+        const struct split_step *st = &s->norm[i];
+
+        tmp.len = 0;
+        if (st->kind == SPLIT_NFC) {
+            rc = nfc(&tmp, p->text.s, p->text.len);
+        } else if (st->kind == SPLIT_PREPEND) {
+            if (p->text.len > 0)
+                buf_puts(&tmp, st->to);
+            buf_add(&tmp, p->text.s, p->text.len);
+        } else {
+            replace_all(&tmp, p->text.s, p->text.len, st->from, st->to);
+        }
+        p->text.len = 0;
+        buf_add(&p->text, tmp.s != NULL ? tmp.s : "", tmp.len);
+    }
+    if (rc == RC_OK && (!buf_ok(&tmp) || !buf_ok(&p->text)))
+        rc = RC_OS;
+    buf_free(&tmp);
+    return rc != RC_OK ? rc : add_piece(p, 0, p->text.len, first);
+}
+
+/* One stretch of text between or in matches, placed as the behaviour says. */
+static int
+place(struct pieces *p, const struct split_step *st, size_t at, size_t len, bool match, bool *previous, size_t floor)
+{
+    bool first = at == 0, same = p->count > floor && p->v[p->count - 1].at + p->v[p->count - 1].len == at;
+
+    if (len == 0)
+        return RC_OK;
+    match = match != st->invert;
+    if (st->behaviour == SPLIT_REMOVED && match)
+        return RC_OK;
+    if (same && ((st->behaviour == SPLIT_CONTIGUOUS && match == *previous) ||
+        (st->behaviour == SPLIT_PREVIOUS && match && !*previous) ||
+        (st->behaviour == SPLIT_NEXT && !match && *previous))) {
+        p->v[p->count - 1].len += len;
+        *previous = match;
+        return RC_OK;
+    }
+    *previous = match;
+    return add_piece(p, at, len, first);
+}
+
+static int
+split_regex(const struct split_step *st, struct pieces *p, const struct piece *in)
+{
+    const unsigned char *text = (const unsigned char *)p->text.s + in->at;
+    size_t from = 0, floor = p->count;
+    bool previous = false;
+    PCRE2_SIZE *range;
+
+    if (p->match == NULL && (p->match = pcre2_match_data_create(8, NULL)) == NULL)
+        return err_set(RC_OS, "out of memory");
+    for (size_t at = 0; at < in->len;) {
+        int n = pcre2_match(st->regex, text, in->len, at, PCRE2_NO_UTF_CHECK, p->match, NULL);
+
+        if (n == PCRE2_ERROR_NOMATCH)
+            break;
+        if (n < 0)
+            return err_set(RC_DATA, "pattern fails on this text: error %d", n);
+        range = pcre2_get_ovector_pointer(p->match);
+        if (range[1] == range[0]) { /* an empty match cuts nothing */
+            at = range[1] + 1;
+            while (at < in->len && (text[at] & 0xc0) == 0x80)
+                at++;
+            continue;
+        }
+        TRY(place(p, st, in->at + from, range[0] - from, false, &previous, floor));
+        TRY(place(p, st, in->at + range[0], range[1] - range[0], true, &previous, floor));
+        at = from = range[1];
+    }
+    return place(p, st, in->at + from, in->len - from, false, &previous, floor);
+}
+
+/* A changed copy of the piece at the end of the text. */
+static int
+prefix_space(struct pieces *p, const struct piece *in)
+{
+    size_t at = p->text.len;
+    char *copy;
+
+    if (p->text.s[in->at] == ' ')
+        return add_piece(p, in->at, in->len, in->first);
+    if ((copy = mem_alloc(in->len, 1)) == NULL)
+        return RC_OS;
+    memcpy(copy, p->text.s + in->at, in->len);
+    buf_puts(&p->text, " ");
+    buf_add(&p->text, copy, in->len);
+    mem_free(copy);
+    return buf_ok(&p->text) ? add_piece(p, at, in->len + 1, in->first) : RC_OS;
+}
+
+static int
+metaspace(const struct split_step *st, struct pieces *p, const struct piece *in)
+{
+    size_t at = p->text.len, n = strlen(st->to);
+    struct buf b = { 0 };
+    int rc = RC_OK;
+
+    replace_all(&b, p->text.s + in->at, in->len, " ", st->to);
+    if (st->from != NULL && (!st->first_only || in->first) && !(b.len >= n && memcmp(b.s, st->to, n) == 0))
+        buf_puts(&p->text, st->from);
+    buf_add(&p->text, b.s, b.len);
+    if (!buf_ok(&b) || !buf_ok(&p->text))
+        rc = RC_OS;
+    buf_free(&b);
+    if (rc != RC_OK || !st->split)
+        return rc != RC_OK ? rc : add_piece(p, at, p->text.len - at, in->first);
+    for (size_t from = at, i = at + 1; i <= p->text.len; i++) /* cut before each replacement */
+        if (i == p->text.len || (p->text.len - i >= n && memcmp(p->text.s + i, st->to, n) == 0)) {
+            TRY(add_piece(p, from, i - from, in->first && from == at));
+            from = i;
+        }
+    return RC_OK;
+}
+
+int
+split_words(const struct splitter *s, struct pieces *p)
+{
+    for (int i = 0; i < s->pre_count; i++) {
+        const struct split_step *st = &s->pre[i];
+
+        turn(p);
+        for (size_t k = 0; k < p->spare_count; k++) {
+            const struct piece in = p->spare[k];
+
+            if (st->kind == SPLIT_REGEX)
+                TRY(split_regex(st, p, &in));
+            else if (st->kind == SPLIT_PREFIX_SPACE)
+                TRY(prefix_space(p, &in));
+            else
+                TRY(metaspace(st, p, &in));
+        }
+    }
+    return RC_OK;
+}

@@ -1,0 +1,43 @@
+# demo.sh - what tests on the demo model share; source it after lib.sh
+#
+#   ids LENGTH COUNT [FILE]    token ids of FILE (default: the calibration texts) as JSON lines, on stdout
+#   model DIR                  a copy of the demo model to spoil
+#   spoil DIR CODE             changes its model.safetensors, see st.pl
+#   clean DIR                  no plan in DIR, and no temporary file anywhere here
+#   weights DIR                a digest of every task file, one a line
+#   refused CODE 'name' PATTERN 'script'    a test: the script exits with CODE, says why in one line, leaves nothing in w
+
+demo=$root/share/demo
+
+ids() {
+    perl "$data/mk/ids.pl" "$demo/tokenizer.json" "$1" "$2" <"${3:-$demo/calib.jsonl}"
+}
+
+model() {
+    mkdir -p "$1" && cp "$demo/config.json" "$demo/model.safetensors" "$1"
+}
+
+spoil() {
+    perl "$data/mk/st.pl" "$demo/model.safetensors" "$1/model.safetensors" "$2"
+}
+
+clean() {
+    t_left=$(find . -name '*.tmp.*'; find "$1/plan.json" 2>/dev/null || :)
+    [ -z "$t_left" ] || { echo "left over: $t_left"; return 1; }
+}
+
+weights() {
+    (cd "$1/weights" && find . -type l | sed 's/^/link /' && sha256sum ./*)
+}
+
+refused() {
+    t_code=$1 t_pattern=$3 t_script=$4
+    rm -rf w
+    ok "$2" '
+        rc=0
+        (eval "$t_script") 2>err || rc=$?
+        cat err
+        echo "exit status $rc, want $t_code and a message like \"$t_pattern\", from: $t_script"
+        [ "$rc" -eq "$t_code" ] && oneline err && grep -Eq -e "$t_pattern" err && clean w
+    '
+}
