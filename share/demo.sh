@@ -27,11 +27,11 @@ seconds()
 	echo "$1 $2" | awk '{ printf "%.1f", $2 - $1 }'
 }
 
-echo "Compressing a Llama of 3.5 M parameters to 4 bits in groups of 32: plain rounding, then GPTQ."
+echo "Compressing a Llama of 3.5 M parameters to W4A16 (4 bits, groups of 128): plain rounding, then GPTQ."
 t0=$(now)
-"$bin/llmc" run "$here" -s W4A16 -g 32 -a rtn -o "$tmp/rtn" -q >/dev/null
+"$bin/llmc" run "$here" -s W4A16 -a rtn -o "$tmp/rtn" -q >/dev/null
 t1=$(now)
-"$bin/llmc" run "$here" -s W4A16 -g 32 -d "$here/calib.jsonl" -n 256 -l 256 -o "$tmp/gptq" -q >/dev/null
+"$bin/llmc" run "$here" -s W4A16 -d "$here/calib.jsonl" -n 256 -l 256 -o "$tmp/gptq" -q >/dev/null
 t2=$(now)
 {
 	printf 'model\tperplexity\tbytes\tseconds\n'
