@@ -5,6 +5,7 @@
 #include "file.h"
 #include "mem.h"
 #include "msg.h"
+#include "stop.h"
 #include "weights.h"
 
 #include <dirent.h>
@@ -76,6 +77,10 @@ open_task(struct writer *w, const struct task *t)
         return RC_OK;
     TRY(plan_task_path(&w->run->plan, t, path));
     TRY(st_open(st, path));
+    for (size_t i = 0; i < st->count; i++)
+        if (strncmp(st->tensors[i].name, t->module, strlen(t->module)) != 0 ||
+            st->tensors[i].name[strlen(t->module)] != '.')
+            return err_set(RC_DATA, "%s: holds tensor %s of another module", path, st->tensors[i].name);
     fp = st_meta(st, "plan");
     return fp != NULL && strcmp(fp, w->run->plan.fingerprint) == 0 ? RC_OK :
         err_set(RC_DATA, "%s: made under another plan", path);
@@ -204,6 +209,7 @@ out_open(struct writer *w, struct out_file *f, const char *name)
 static int
 out_write(struct out_file *f, const void *data, size_t bytes)
 {
+    TRY(stop_check());
     digest_add(&f->digest, data, bytes);
     if (file_write_full(f->fd, data, bytes) != RC_OK)
         return err_at(RC_IO, "%s", f->path);
@@ -483,8 +489,13 @@ prepare_dir(struct writer *w)
 
     while (len > 1 && w->o->out[len - 1] == '/')
         len--;
-    if (stat(w->o->out, &st) == 0 && !w->o->force && rmdir(w->o->out) != 0)
-        return err_set(RC_CANTCREATE, "%s: exists already", w->o->out);
+    if (stat(w->o->out, &st) == 0 && rmdir(w->o->out) != 0) {
+        if (!w->o->force)
+            return err_set(RC_CANTCREATE, "%s: exists already", w->o->out);
+        n = snprintf(w->dir, sizeof(w->dir), "%s/provenance.json", w->o->out);
+        if (n < 0 || n >= PATH_MAX || access(w->dir, F_OK) != 0)
+            return err_set(RC_CANTCREATE, "%s: is no checkpoint that llmc made, and is not replaced", w->o->out);
+    }
     (void)gethostname(host, sizeof(host) - 1);
     n = snprintf(w->dir, sizeof(w->dir), "%.*s.tmp.%s.%ld", (int)len, w->o->out, host, (long)getpid());
     if (n < 0 || n >= PATH_MAX)
@@ -500,10 +511,13 @@ finish_dir(struct writer *w)
     if (fd < 0 || fsync(fd) != 0)
         return err_set(RC_IO, "%s: cannot write: %s", w->dir, strerror(errno));
     (void)close(fd);
-    if (w->o->force)
-        remove_dir(w->o->out);
-    if (rename(w->dir, w->o->out) != 0)
-        return err_set(RC_CANTCREATE, "%s: cannot create: %s", w->o->out, strerror(errno));
+    if (!w->o->force || access(w->o->out, F_OK) != 0)
+        return rename(w->dir, w->o->out) == 0 ? RC_OK :
+            err_set(RC_CANTCREATE, "%s: cannot create: %s", w->o->out, strerror(errno));
+    /* the two change places in one step */
+    if (renameat2(AT_FDCWD, w->dir, AT_FDCWD, w->o->out, RENAME_EXCHANGE) != 0)
+        return err_set(RC_CANTCREATE, "%s: cannot replace: %s", w->o->out, strerror(errno));
+    remove_dir(w->dir);
     return RC_OK;
 }
 

@@ -12,7 +12,7 @@
 struct checkpoint_opts {
     const char *out;
     size_t      shard_bytes;
-    bool        force; /* replace an existing OUT */
+    bool        force; /* replace OUT if it is a checkpoint of ours: it has a provenance.json */
 };
 
 struct checkpoint_stats {

@@ -1,6 +1,7 @@
 /* msg - exit codes, the thread's last error, and the one door to stderr */
 #include "msg.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ static const char *tool_name = "llmc";
 static int  my_rank, rank_count = 1;
 static bool quiet_mode;
 static bool status_shown;
+static int  stdout_errno;
 
 int
 err_set(int rc, const char *fmt, ...)
@@ -161,6 +163,23 @@ msg_status(const char *fmt, ...)
     done = write(STDERR_FILENO, line, (size_t)n);
     (void)done;
     status_shown = true;
+}
+
+int
+msg_flush_stdout(void)
+{
+    if (fflush(stdout) != 0 && stdout_errno == 0)
+        stdout_errno = errno;
+    return stdout_errno == 0 ? RC_OK : err_set(RC_IO, "stdout: cannot write: %s", strerror(stdout_errno));
+}
+
+int
+msg_close_stdout(int rc)
+{
+    if (msg_flush_stdout() == RC_OK || (rc != RC_OK && rc != RC_RETRY))
+        return rc;
+    msg_error(NULL, "%s", err_text());
+    return RC_IO;
 }
 
 void

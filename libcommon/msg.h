@@ -47,6 +47,11 @@ void msg_quiet(bool quiet); /* drops msg_info and msg_status */
 /* A line rewritten in place on a terminal and dropped elsewhere; the next message clears it. */
 void msg_status(const char *fmt, ...) PRINTF(1, 2);
 
+/* Flushes stdout; RC_IO with err_set, now and ever after, once a write to it failed. */
+int msg_flush_stdout(void);
+/* The same at the end of a tool: reports it unless rc tells of something worse, and returns the status to end with. */
+int msg_close_stdout(int rc);
+
 _Noreturn void die(int rc, const char *fmt, ...) PRINTF(2, 3);
 
 #endif

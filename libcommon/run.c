@@ -3,9 +3,9 @@
 
 #include "mem.h"
 #include "msg.h"
+#include "stop.h"
 #include "weights.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +92,7 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
     *run = (struct run){ 0 };
     event_open(&run->log, NULL, tool, 0);
     msg_quiet(o->quiet);
+    stop_install();
     source = find_rank(o, &run->rank, &run->ranks);
     msg_rank(run->rank, run->ranks);
     if (run->rank >= run->ranks)
@@ -118,11 +119,7 @@ out:
 int
 run_close(struct run *run, int rc)
 {
-    if (fflush(stdout) != 0 || ferror(stdout))
-        if (rc == RC_OK || rc == RC_RETRY) {
-            rc = RC_IO;
-            msg_error("stdout", "cannot write: %s", strerror(errno));
-        }
+    rc = msg_close_stdout(rc);
     event_emit(&run->log, "end", EVENT_INT("status", rc));
     event_close(&run->log);
     if (run->dev != NULL)

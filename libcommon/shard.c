@@ -45,6 +45,9 @@ add_module(struct shard *s, const char *name, int layer, enum role role, int row
         return RC_OK;
     if (layer < 0)
         return err_set(RC_DATA, "%s cannot be compressed, only modules of decoder layers; ignore it", name);
+    if (scheme_input_static(&s->plan.recipe->groups[m->group].scheme))
+        return err_set(RC_DATA, "scheme %s needs static scales of inputs, which are not supported yet",
+            s->plan.recipe->groups[m->group].scheme.name);
     if (s->plan.recipe->bypass_divisibility)
         return RC_OK;
     return scheme_check(&s->plan.recipe->groups[m->group].scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s", name);

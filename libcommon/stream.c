@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kinds[] = { "begin", "input", "end" };
+static const char *const kinds[] = { "begin", "input", "end", "failed" };
 
 enum { META_MAX = 6, INT_TEXT = 16 };
 
@@ -37,14 +37,26 @@ stream_input(int fd, int step, enum point point, int block, int sequences, const
     return st_write_frame(fd, &t, 1, meta, 5);
 }
 
-int
-stream_end(int fd, int step)
+static int
+control(int fd, enum stream_kind kind, int step)
 {
     char num[INT_TEXT];
-    struct st_meta meta[] = { { "kind", kinds[STREAM_END] }, { "step", num } };
+    struct st_meta meta[] = { { "kind", kinds[kind] }, { "step", num } };
 
     (void)snprintf(num, sizeof(num), "%d", step);
     return st_write_frame(fd, NULL, 0, meta, 2);
+}
+
+int
+stream_end(int fd, int step)
+{
+    return control(fd, STREAM_END, step);
+}
+
+int
+stream_failed(int fd, int step)
+{
+    return control(fd, STREAM_FAILED, step);
 }
 
 static int
@@ -100,7 +112,7 @@ stream_next(struct stream_frame *f, int fd)
     if ((rc = st_read_frame(&f->st, fd)) != RC_OK)
         return rc;
     kind = st_meta(&f->st, "kind");
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         if (kind != NULL && strcmp(kind, kinds[i]) == 0) {
             f->kind = (enum stream_kind)i;
             plan = st_meta(&f->st, "plan");

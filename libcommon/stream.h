@@ -4,10 +4,11 @@
  *     begin   step, plan: inputs of the step follow
  *     input   step, point, block, sequences; tensor "x" [rows, n], BF16 or F32
  *     end     step: all blocks have been sent
- * and the stream ends with its file. Large inputs may lie in shared memory instead (--frames shm): then the frame has no
- * tensor but "shm", "offset", "dtype", "rows", "cols", see frames.h.
+ *     failed  step: the sender has said why and gives up; whoever reads it ends with RC_RETRY and says nothing
+ * and the stream ends with its file.
  *
- * llmc-hessian writes a line "TASK<TAB>FILE" for each task of a step whose Hessian is complete.
+ * llmc-hessian writes a line "TASK<TAB>FILE" for each task of a step whose Hessian is complete, and STREAM_FAILED_LINE
+ * where it fails or reads of a failure.
  */
 #ifndef LLMC_STREAM_H
 #define LLMC_STREAM_H
@@ -17,7 +18,9 @@
 
 #include <stdbool.h>
 
-enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_END };
+#define STREAM_FAILED_LINE "!failed"
+
+enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_END, STREAM_FAILED };
 
 struct stream_frame {
     enum stream_kind kind;
@@ -35,6 +38,7 @@ int stream_begin(int fd, int step, const char *plan);
 int stream_input(int fd, int step, enum point point, int block, int sequences, const void *x, enum dtype dt, int rows,
     int cols);
 int stream_end(int fd, int step);
+int stream_failed(int fd, int step);
 
 /* RC_OK, RC_RETRY at the end of the stream, RC_DATA, RC_IO. */
 int  stream_next(struct stream_frame *f, int fd);

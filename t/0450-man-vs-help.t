@@ -90,7 +90,8 @@ for s in $stages; do
         done
     '
     ok 'and the synopsis has them, too' '
-        llmc-$s --help-options | awk -F "\t" "\$1 != \"action\" { print \"-\" (\$2 != \"-\" ? \$2 : \"-\" \$3) }" | sort >want
+        llmc-$s --help-options | awk -F "\t" "\$1 != \"action\" { print \"-\" (\$2 != \"-\" ? \$2 : \"-\" \$3) }" |
+            sort >want
         synopsis "llmc-$s.1" >got
         diff -u want got
     '
@@ -104,8 +105,8 @@ done
 # --- llmc is a script: its help is text ---
 
 ok 'llmc.1 has every option that llmc --help names' '
-    llmc --help | grep -oE "(^|[^a-z-])--?[a-z][a-z-]*|(^|[^a-zA-Z-])-[a-zA-Z]([^a-zA-Z]|\$)" | grep -oE "\-+[a-zA-Z-]*" |
-        sort -u | sed "s/^-/Fl /" >want
+    llmc --help | grep -oE "(^|[^a-z-])--?[a-z][a-z-]*|(^|[^a-zA-Z])-[a-zA-Z]([^a-zA-Z]|\$)" |
+        grep -oE "\-+[a-zA-Z-]*" | sort -u | sed "s/^-/Fl /" >want
     [ "$(wc -l <want)" -gt 20 ]
     while read -r flag; do
         grep -q "^\.It.* $flag\( \|\$\)" "$man/llmc.1" || { echo "no $flag"; exit 1; }

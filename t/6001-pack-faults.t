@@ -3,7 +3,7 @@
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
 
-model small
+short small
 cp "$demo/tokenizer.json" "$demo/generation_config.json" small
 llmc run small -s W4A16 -g 32 -a rtn -C w -o good -q >/dev/null
 
@@ -71,12 +71,19 @@ ok 'if it fails the old output stays' '
     clean none
     diff -r copy old
 '
-ok 'and if the rename fails, too' '
-    rc=0
-    faulty "rename:1:EIO:*old" llmc-pack -C w -o old -f 2>err || rc=$?
-    cat err
-    [ "$rc" -ne 0 ]
-    diff -r copy old
+ok 'killed at any moment either the old or the new one is there' '
+    n=1
+    while :; do
+        rm -rf old old.tmp.* struck
+        cp -a copy old
+        LLMC_FAIL_LOG=struck faulty "any:$n:KILL:*" llmc-pack -C w -o old -f -q >txt 2>err || [ $? -eq 137 ]
+        [ -s struck ] || break
+        diff -r copy old >diffs || diff -r good old
+        n=$((n + 11))
+    done
+    diff -r good old
+    [ "$n" -gt 40 ]
+    rm -rf old.tmp.*
 '
 
 # --- the Nth call fails ---
@@ -102,13 +109,13 @@ each() {    # op errno exit-status pattern [step]
     [ "$rc" -eq 0 ] && [ "$n" -gt 1 ] && diff -r good out
 }
 
-ok 'the disk is full at any write' 'each write ENOSPC 74 "*out.tmp*" 3'
-ok 'any write fails' 'each write EIO 74 "*out.tmp*" 4'
+ok 'the disk is full at any write' 'each write ENOSPC 74 "*out.tmp*" 5'
+ok 'any write fails' 'each write EIO 74 "*out.tmp*" 7'
 ok 'any sync fails' 'each fsync EIO 74 "*"'
 ok 'any file cannot be closed' 'each close EIO 74 "*out.tmp*/*"'
 ok 'any file cannot be created' 'each create EACCES 73 "*out.tmp*"'
 ok 'the rename fails' 'each rename EIO 73 "*"'
-ok 'killed before any write' 'each write KILL 137 "*" 2'
+ok 'killed before any write' 'each write KILL 137 "*" 6'
 ok 'killed before any sync' 'each fsync KILL 137 "*"'
 ok 'killed before any file is made' 'each create KILL 137 "*"'
 ok 'killed before the rename' 'each rename KILL 137 "*"'
@@ -119,6 +126,22 @@ ok 'any write is short' '
         diff -r good out
     done
 '
+
+ok 'ended by a signal it leaves nothing' '
+    for s in TERM HUP; do
+        for t in 0.004 0.008 0.012 0.016 0.02; do
+            rm -rf out out.tmp.*
+            llmc-pack -C w -o out -q >txt 2>err &
+            pid=$!
+            sleep $t
+            kill -$s $pid 2>/dev/null || :
+            wait $pid || :
+            clean none
+        done
+    done
+'
+
+rm -rf out.tmp.*
 
 # --- work directories that are not whole ---
 

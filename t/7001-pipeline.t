@@ -186,7 +186,7 @@ ok 'plain rounding needs no data' '
     llmc run "$demo" -s W4A16 -g 32 -a rtn -o nodata -q >out
     cmp rtn/model.safetensors nodata/model.safetensors
 '
-for s in W8A16 W4A16_ASYM W8A8 W4A8 FP8 FP8_DYNAMIC NVFP4A16 MXFP4; do
+for s in W8A16 W4A16_ASYM W8A8 W4A8 FP8_DYNAMIC NVFP4A16 MXFP4; do
     ok "$s" "rm -rf o o.work; llmc run $demo -s $s -d ids -o o -q >out; near o"
 done
 
@@ -221,5 +221,11 @@ ok 'llmc-eval gives the same numbers for every number of threads' '
 '
 fails 74 'llmc-eval: stdout is full' 'llmc-eval -m one -d eval -l 128 >/dev/full 2>err'
 ok '  ... which is said' 'oneline err'
+fails 74 'llmc-eval --dump: the disk is full' 'llmc-eval -m one -d eval -l 128 --dump /dev/full 2>err'
+ok '  ... which is said' 'oneline err && grep -q "/dev/full: .*No space left" err'
+ok 'llmc-eval --dump writes what leaves each layer' '
+    llmc-eval -m one -d eval -l 128 --dump hidden
+    [ "$(wc -c <hidden)" -gt $((5 * 128 * 256 * 4)) ]
+'
 
 done_testing

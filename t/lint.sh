@@ -14,7 +14,10 @@ trap 'exit 1' HUP INT TERM
 
 LC_ALL=C awk '
 function finding(line, what) { print FILENAME ":" line ": " what }
-function longer(what, max) { if (lines > max) print last ":" lines ": " what " of " lines " lines, want " max " at most" }
+function longer(what, max) {
+    if (lines > max)
+        print last ":" lines ": " what " of " lines " lines, want " max " at most"
+}
 function end_of_file() {
     if (last ~ /(^|\/)(libcommon|kernels)\/.*\.(c|cu)$/)
         longer("source", 800)
@@ -24,8 +27,14 @@ function end_of_file() {
         longer("tool", 450)
 }
 
-FNR == 1 { if (last != "") end_of_file(); last = FILENAME; c = FILENAME ~ /\.(c|h|cu|cuh)$/; name = ""; body = 0 }
-
+FNR == 1 {
+    if (last != "")
+        end_of_file()
+    last = FILENAME
+    c = FILENAME ~ /\.(c|h|cu|cuh)$/
+    name = ""
+    body = 0
+}
 {
     lines = FNR
     width = $0
@@ -62,5 +71,5 @@ LC_ALL=C awk '
 length($0) > 120 { print FILENAME ":" FNR ": " length($0) " columns, want 120 at most" }
 ' man/*.[157] >>"$tmp" || exit 1
 
-cat "$tmp"
+awk "!seen[\$0]++" "$tmp"
 [ ! -s "$tmp" ]

@@ -3,6 +3,7 @@
 #include "../libcommon/msg.h"
 #include "../libcommon/run.h"
 #include "../libcommon/state.h"
+#include "../libcommon/stop.h"
 #include "../libcommon/stream.h"
 
 #include <errno.h>
@@ -115,6 +116,7 @@ wait_step(struct calib *c, int step)
             struct timespec t = { 0, ms * 1000000 };
 
             check_reader();
+            TRY(stop_check());
             if (now() - start > cfg.timeout)
                 return err_set(RC_RETRY, "%s: not compressed by rank %d after %d seconds", p->tasks[i].name,
                     p->tasks[i].rank, cfg.timeout);
@@ -181,6 +183,8 @@ capture(struct calib *c, int step, bool keep)
     for (int i = 0; i < c->count && rc == RC_OK; i++) {
         struct fwd_block tmp = { 0 }, *b = &c->blocks[i];
 
+        if ((rc = stop_check()) != RC_OK)
+            break;
         msg_status("llmc-calib: step %d of %d, block %d of %d", step + 1, c->run.plan.step_count, i + 1, c->count);
         if (!one && !keep) {
             if ((rc = fwd_block_init(&c->fwd, &tmp, b->tokens, b->samples)) != RC_OK)
@@ -212,7 +216,7 @@ propagate(struct calib *c, int step)
         for (int p = s->first_point; p < s->end_point; p++)
             TRY(fwd_step(&c->fwd, &c->blocks[i]));
     unload_roles(c);
-    return RC_OK;
+    return stop_check();
 }
 
 /* A run from the start again costs forward passes alone, so states are saved by time, not after every step. */
@@ -324,8 +328,11 @@ main(int argc, char *argv[])
         rc = err_set(RC_USAGE, "frames are binary: send stdout to llmc-hessian or a file");
     else
         rc = calibrate(&c);
-    if (rc != RC_OK)
+    if (rc != RC_OK) {
         msg_error(NULL, "%s", err_text());
+        if (rc != RC_IO && rc != RC_USAGE && !cfg.dry)
+            (void)stream_failed(STDOUT_FILENO, 0);
+    }
     for (int i = 0; c.blocks != NULL && i < c.count; i++)
         fwd_block_free(&c.blocks[i]);
     mem_free(c.blocks);

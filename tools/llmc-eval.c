@@ -42,7 +42,7 @@ static const struct opt options[] = {
     OPT_INT('j', "threads", &cfg.threads, 1, 4096, "n", "threads (default: the processors that we may use)"),
     OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, ref (default: the fastest here)"),
     OPT_FLAG(0, "each", &cfg.each, "print every window's mean log likelihood, too"),
-    OPT_STR(0, "dump", &cfg.dump, "file", "write hidden states of the first window after each layer and stop"),
+    OPT_STR(0, "dump", &cfg.dump, "file", "write hidden states of the first windows (4096 tokens) after each layer and stop"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
     OPT_END
 };
@@ -272,7 +272,7 @@ evaluate(struct eval *e)
         TRY(layer(e, l));
     TRY(score(e, &sum, &count));
     (void)printf("%s\t%.4f\t%.6f\t%lld\n", cfg.model, exp(sum / (double)count), sum / (double)count, (long long)count);
-    return fflush(stdout) == 0 ? RC_OK : err_set(RC_IO, "cannot write");
+    return RC_OK;
 }
 
 int
@@ -295,5 +295,5 @@ main(int argc, char *argv[])
     if (e.dev != NULL)
         e.bk->close(e.dev);
     source_close(&e.src);
-    return rc;
+    return msg_close_stdout(rc);
 }

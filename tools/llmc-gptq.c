@@ -6,6 +6,8 @@
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/run.h"
+#include "../libcommon/stop.h"
+#include "../libcommon/stream.h"
 #include "../libcommon/weights.h"
 
 #include <limits.h>
@@ -65,6 +67,7 @@ struct gptq {
     struct factor f;
     bool         *seen; /* by task: tried in this run */
     int           done, total;
+    bool          told; /* an earlier stage has said why tasks are left */
 };
 
 static double
@@ -192,17 +195,45 @@ work_free(struct work *w)
     mem_free(w->codes);
 }
 
+/* Largest magnitude of all weights that share a global scale with the task's: those of its input's modules, which the
+ * runtime fuses. */
 static int
-choose_scales(struct gptq *g, const struct task *t, const struct qspec *q, struct work *w)
+shared_absmax(struct gptq *g, const struct task *t, float *absmax)
 {
+    const struct step *s = &g->run.plan.steps[t->step];
+    float *w;
+
+    *absmax = 0;
+    for (int i = s->first_task; i < s->end_task; i++) {
+        const struct task *u = &g->run.plan.tasks[i];
+        float m;
+
+        if (u->point != t->point)
+            continue;
+        TRY(source_rows(g, u->module, u->row0, u->end, u->cols, &w));
+        m = scale_absmax(w, (size_t)(u->end - u->row0) * (size_t)u->cols);
+        mem_free(w);
+        *absmax = m > *absmax ? m : *absmax;
+    }
+    return RC_OK;
+}
+
+static int
+choose_scales(struct gptq *g, const struct task *t, const struct qspec *q, struct work *w, float *global_scale)
+{
+    float absmax;
+
     size_t count = (size_t)q_scale_rows(q, t->end - t->row0) * (size_t)q_scale_cols(q, t->cols);
 
-    (void)g;
+    if (scheme_global(&g->run.plan.recipe->groups[t->group].scheme)) {
+        TRY(shared_absmax(g, t, &absmax));
+        *global_scale = scale_global(absmax, q->t);
+    }
     w->scale = mem_alloc(count, sizeof(*w->scale));
     w->zero = q->symmetric ? NULL : mem_alloc(count, 1);
     if (w->scale == NULL || (w->zero == NULL && !q->symmetric))
         return RC_OS;
-    scale_rows(q, NULL, w->w, t->end - t->row0, t->cols, 1.0f, w->scale, w->zero);
+    scale_rows(q, NULL, w->w, t->end - t->row0, t->cols, *global_scale, w->scale, w->zero);
     return RC_OK;
 }
 
@@ -236,7 +267,7 @@ report(struct gptq *g, const struct task *t, const struct gptq_job *job, double 
 
     g->done++;
     (void)printf("%s\t%s\t%.6g\t%.6g\t%.3g\t%.3f\n", t->name, scheme, job->loss, job->rtn_loss, damp, seconds);
-    (void)fflush(stdout);
+    (void)msg_flush_stdout(); /* run_close tells */
     event_emit(&g->run.log, "task", EVENT_STR("task", t->name), EVENT_INT("step", t->step), EVENT_STR("method", method),
         EVENT_REAL("loss", job->loss), EVENT_REAL("rtn_loss", job->rtn_loss), EVENT_REAL("damp", damp),
         EVENT_REAL("seconds", seconds));
@@ -258,7 +289,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
 
     scheme_qspec(&rg->scheme, g->run.arch.dtype, false, &q);
     if ((rc = source_rows(g, t->module, t->row0, t->end, t->cols, &w.w)) != RC_OK ||
-        (rc = choose_scales(g, t, &q, &w)) != RC_OK || (path != NULL && (rc = get_factor(g, t, path)) != RC_OK))
+        (rc = choose_scales(g, t, &q, &w, &job.global_scale)) != RC_OK || (path != NULL && (rc = get_factor(g, t, path)) != RC_OK))
         goto out;
     if ((w.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
         rc = RC_OS;
@@ -269,7 +300,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     job.zero = w.zero;
     job.codes = w.codes;
     if (path == NULL || g->f.failed) {
-        struct scales s = { .scale = w.scale, .zero = w.zero, .global_scale = 1 };
+        struct scales s = { .scale = w.scale, .zero = w.zero, .global_scale = job.global_scale };
 
         method = path == NULL ? "rtn" : "rtn-fallback";
         round_rows(&q, &s, w.w, 0, job.rows, job.cols, w.codes);
@@ -313,7 +344,7 @@ plain_tasks(struct gptq *g)
 {
     int worst = RC_OK;
 
-    for (int i = 0; i < g->run.plan.task_count; i++) {
+    for (int i = 0; i < g->run.plan.task_count && !stop_asked(); i++) {
         const struct task *t = &g->run.plan.tasks[i];
 
         if (mine(g, t) && !recipe_needs_hessian(g->run.plan.recipe, t->group))
@@ -343,6 +374,11 @@ stdin_tasks(struct gptq *g)
     while ((n = getline(&line, &cap, stdin)) > 0) {
         if (line[n - 1] == '\n')
             line[n - 1] = '\0';
+        if (strcmp(line, STREAM_FAILED_LINE) == 0) { /* said already */
+            g->told = true;
+            worst = rc_worse(worst, RC_RETRY);
+            break;
+        }
         if ((tab = strchr(line, '\t')) != NULL)
             *tab++ = '\0';
         if (tab == NULL || (t = task_by_name(&g->run.plan, line)) == NULL) {
@@ -351,6 +387,7 @@ stdin_tasks(struct gptq *g)
         } else if (mine(g, t)) {
             worst = rc_worse(worst, try_task(g, t, tab));
         }
+        worst = rc_worse(worst, stop_check());
         if (worst != RC_OK && worst != RC_NUMERIC) /* calib would wait for ever for a module that failed */
             break;
     }
@@ -365,7 +402,7 @@ left_tasks(struct gptq *g)
     char path[PATH_MAX];
     int worst = RC_OK, waiting = 0;
 
-    for (int i = 0; i < p->task_count; i++) {
+    for (int i = 0; i < p->task_count && !stop_asked(); i++) {
         const struct task *t = &p->tasks[i];
 
         if (!mine(g, t) || !recipe_needs_hessian(p->recipe, t->group))
@@ -377,7 +414,8 @@ left_tasks(struct gptq *g)
             worst = rc_worse(worst, try_task(g, t, path));
     }
     if (waiting > 0 && worst == RC_OK) {
-        msg_error(NULL, "%d modules have no Hessian yet", waiting);
+        if (!g->told)
+            msg_error(NULL, "%d modules have no Hessian yet", waiting);
         worst = RC_RETRY;
     }
     return worst;
@@ -411,8 +449,12 @@ main(int argc, char *argv[])
     worst = plain_tasks(&g);
     if (isatty(STDIN_FILENO) != 1 && (worst == RC_OK || worst == RC_NUMERIC))
         worst = rc_worse(worst, stdin_tasks(&g));
-    if (worst == RC_OK || worst == RC_NUMERIC)
+    if (worst == RC_OK || worst == RC_NUMERIC || worst == RC_RETRY)
         worst = rc_worse(worst, left_tasks(&g));
+    if (stop_check() != RC_OK) {
+        msg_error(NULL, "%s", err_text());
+        worst = rc_worse(worst, RC_RETRY);
+    }
     factor_free(&g.f);
     mem_free(g.seen);
     return run_close(&g.run, worst);

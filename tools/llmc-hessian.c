@@ -4,6 +4,7 @@
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/run.h"
+#include "../libcommon/stop.h"
 #include "../libcommon/stream.h"
 
 #include <errno.h>
@@ -95,6 +96,7 @@ add(struct sums *s, const struct stream_frame *f)
 {
     struct hess *h = &s->h[f->point];
     double start = now();
+    int rc;
 
     if (f->step != s->step)
         return err_set(RC_DATA, "stream: input of step %d inside step %d", f->step, s->step);
@@ -106,7 +108,8 @@ add(struct sums *s, const struct stream_frame *f)
             return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", f->step, f->block);
         TRY(hess_init(h, f->cols));
         s->open[f->point] = true;
-        TRY(hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows));
+        if ((rc = hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows)) != RC_OK)
+            return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
     }
     TRY(hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences));
     s->seconds += now() - start;
@@ -122,7 +125,7 @@ announce(const struct sums *s, int point, const char *path)
         if ((int)p->tasks[i].point == point && recipe_needs_hessian(p->recipe, p->tasks[i].group) &&
             (cfg.again || !plan_task_done(p, &p->tasks[i])))
             (void)printf("%s\t%s\n", p->tasks[i].name, path);
-    return fflush(stdout) == 0 ? RC_OK : err_set(RC_IO, "cannot write: %s", strerror(errno));
+    return msg_flush_stdout();
 }
 
 static int
@@ -158,7 +161,7 @@ wait_input(void)
 {
     struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = STDOUT_FILENO } };
 
-    while (poll(p, 2, -1) < 0 && errno == EINTR)
+    while (poll(p, 2, -1) < 0 && errno == EINTR && !stop_asked())
         ;
     if ((p[1].revents & POLLERR) != 0) {
         (void)signal(SIGPIPE, SIG_DFL);
@@ -167,15 +170,26 @@ wait_input(void)
 }
 
 static int
-sum_stream(struct sums *s)
+sum_stream(struct sums *s, bool *told)
 {
     struct stream_frame f;
     int rc, last = -1;
 
     for (;;) {
         wait_input();
-        if ((rc = stream_next(&f, STDIN_FILENO)) != RC_OK)
-            return rc == RC_RETRY ? RC_OK : rc;
+        if (stop_asked()) { /* calib and gptq, told alike, say so */
+            *told = true;
+            return RC_RETRY;
+        }
+        if ((rc = stream_next(&f, STDIN_FILENO)) == RC_RETRY) /* the end */
+            return s->step < 0 ? RC_OK : err_set(RC_RETRY, "stream: ends inside step %d", s->step);
+        if (rc != RC_OK)
+            return rc;
+        if (f.kind == STREAM_FAILED) {
+            stream_done(&f);
+            *told = true;
+            return RC_RETRY;
+        }
         if (f.kind == STREAM_BEGIN) {
             rc = begin(s, &f);
             if (last >= 0 && !cfg.keep)
@@ -194,6 +208,7 @@ int
 main(int argc, char *argv[])
 {
     struct sums s = { .step = -1 };
+    bool told = false;
     int rc;
 
     (void)opt_parse(&tool, argc, argv);
@@ -201,8 +216,15 @@ main(int argc, char *argv[])
         die(RC_USAGE, "stdin is a terminal: pipe llmc-calib into it");
     if ((rc = run_open(&s.run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
-    if ((rc = sum_stream(&s)) != RC_OK)
-        msg_error(NULL, "%s", err_text());
+    if (s.run.ranks > 1)
+        rc = err_set(RC_UNAVAILABLE, "%d ranks: no communicator is compiled in", s.run.ranks);
+    else
+        rc = sum_stream(&s, &told);
+    if (rc != RC_OK) {
+        if (!told)
+            msg_error(NULL, "%s", err_text());
+        (void)printf("%s\n", STREAM_FAILED_LINE);
+    }
     for (int p = 0; p < POINT_COUNT; p++)
         hess_free(&s.h[p]);
     return run_close(&s.run, rc);

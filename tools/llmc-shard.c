@@ -87,5 +87,5 @@ main(int argc, char *argv[])
     if (rc != RC_OK)
         msg_error(NULL, "%s", err_text());
     shard_close(&s);
-    return rc != RC_OK ? rc : fflush(stdout) == 0 ? RC_OK : RC_IO;
+    return msg_close_stdout(rc);
 }

@@ -42,7 +42,8 @@ for n, (name, (dt, extra)) in enumerate(MODELS.items()):
     except FileNotFoundError: pass
     ids = torch.randint(0, 256, (2, 48))
     out = {"input_ids": ids.int()}
-    for tag, mm in (("", m), ("32", LlamaForCausalLM.from_pretrained(d, dtype=torch.float32, attn_implementation="eager").eval())):
+    for tag, t in (("", dt), ("32", torch.float32)):  # loaded anew: m.to(dt) would have rounded the rope frequencies too
+        mm = LlamaForCausalLM.from_pretrained(d, dtype=t, attn_implementation="eager").eval()
         states, hooks = [], []
         for layer in mm.model.layers:
             hooks.append(layer.register_forward_hook(lambda mod, i, o: states.append(o[0] if isinstance(o, tuple) else o)))
