@@ -67,10 +67,12 @@ struct backend {
     void (*close)(struct dev *dev);
 
     /* --- forward pass: dt is the type of activations --- */
-    int  (*weight_pack)(struct dev *dev, struct weight **out, const void *w, enum dtype wdt, enum dtype dt, int n, int k);
+    int  (*weight_pack)(struct dev *dev, struct weight **out, const void *w, enum dtype wdt, enum dtype dt, int n,
+        int k);
     void (*weight_free)(struct dev *dev, struct weight *w);
     /* y[rows, n] = T(x[rows, k] W' + bias); bias [n] of type dt or NULL. ydt is dt or F32. */
-    int  (*matmul)(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows, const struct weight *w,
+    int  (*matmul)(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows,
+        const struct weight *w,
              const void *bias);
     /* y = T(T(x / rms(x)) * w), or unit offset: T(x / rms(x) * (1 + w)) */
     int  (*rmsnorm)(struct dev *dev, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
@@ -101,7 +103,8 @@ struct backend {
     /* L L' = s H[order][order] + lambda I, lower, f32, in a full [n, n] matrix (the strict upper part is undefined).
      * h packed lower f64. Dead columns (diagonal 0) get diagonal 1 first and are marked. lambda = damp times the
      * mean diagonal after that. RC_NUMERIC: not positive definite, or not finite. */
-    int  (*factor)(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp, int n);
+    int  (*factor)(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp,
+        int n);
     int  (*gptq)(struct dev *dev, struct gptq_job *job); /* RC_OS, RC_NUMERIC: a result is not finite */
 };
 

@@ -164,7 +164,8 @@ read_rope(struct arch *a, const json_t *config)
         (rc = jget_real(s, "mscale", 0.0, &r->mscale)) != RC_OK ||
         (rc = jget_real(s, "mscale_all_dim", 0.0, &r->mscale_all_dim)) != RC_OK ||
         (rc = jget_bool(s, "truncate", true, &r->truncate)) != RC_OK ||
-        (rc = jget_int(s, "original_max_position_embeddings", a->max_positions, 1, INT32_MAX, &r->original_max)) != RC_OK)
+        (rc = jget_int(s, "original_max_position_embeddings", a->max_positions, 1, INT32_MAX,
+            &r->original_max)) != RC_OK)
         return rc;
     if (!(r->factor > 0) || !(r->theta > 0) || r->high_freq == r->low_freq)
         return err_set(RC_DATA, "RoPE parameters are out of range");

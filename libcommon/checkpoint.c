@@ -18,13 +18,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 #define CT_VERSION "0.19.0" /* of compressed-tensors, whose format this is */
 
 enum { COPY_BYTES = 1 << 20 };

@@ -3,9 +3,9 @@
  *     {"time": "2025-01-31T12:00:00.123Z", "host": "n1", "rank": 0, "tool": "llmc-gptq", "event": "task",
  *      "rss": 123456789, "module": "model.layers.0.mlp.up_proj", "loss": 0.25}
  *
- * (in one line). A line is one write(2) with O_APPEND, so that a reader following the file sees whole lines and a killed
- * run leaves all but the last. Numbers that are not finite become null. The log never stops a run: the first failure
- * warns, later ones are silent. May be called from several threads.
+ * (in one line). A line is one write(2) with O_APPEND, so that a reader following the file sees whole lines and a
+ * killed run leaves all but the last. Numbers that are not finite become null. The log never stops a run: the first
+ * failure warns, later ones are silent. May be called from several threads.
  *
  *     event_emit(&log, "task", EVENT_STR("module", name), EVENT_INT("rows", n), EVENT_REAL("loss", loss));
  */

@@ -11,13 +11,6 @@
 /* Uses of scratch. */
 enum { S_NORM, S_A, S_B, S_C };
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 static void *
 scratch(struct fwd *f, int which, size_t count)
 {
@@ -49,7 +42,7 @@ void
 fwd_close(struct fwd *f)
 {
     for (int r = 0; r < ROLE_COUNT; r++)
-        fwd_unload(f, r);
+        fwd_unload(f, (enum role)r);
     for (int i = 0; i < 2; i++)
         mem_free(f->norm[i]);
     for (int i = 0; i < 4; i++)
@@ -247,7 +240,8 @@ attend(struct fwd *f, char *o, char *q, char *k, char *v, int row, int samples, 
 
     TRY(rope_for(f, tokens));
     TRY(f->bk->rope(f->dev, q + qo, f->dt, rows, a->heads, a->head_dim, ldq, f->cos_t, f->sin_t, a->head_dim, tokens));
-    TRY(f->bk->rope(f->dev, k + ko, f->dt, rows, a->kv_heads, a->head_dim, ldk, f->cos_t, f->sin_t, a->head_dim, tokens));
+    TRY(f->bk->rope(f->dev, k + ko, f->dt, rows, a->kv_heads, a->head_dim, ldk, f->cos_t, f->sin_t, a->head_dim,
+        tokens));
     return f->bk->attention(f->dev, o + qo, q + qo, ldq, k + ko, ldk, v + ko, ldk, f->dt, rows, &at);
 }
 

@@ -55,7 +55,8 @@ void fwd_close(struct fwd *f);
 
 int  fwd_block_init(const struct fwd *f, struct fwd_block *b, const int *tokens, int samples);
 void fwd_block_free(struct fwd_block *b);
-int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids); /* [rows]; RC_DATA: an id beyond the vocabulary */
+/* [rows]; RC_DATA: an id beyond the vocabulary */
+int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids);
 
 int  fwd_norms(struct fwd *f, int layer);
 int  fwd_load(struct fwd *f, int layer, enum role r); /* RC_DATA: wrong shape, not finite */

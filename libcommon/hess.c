@@ -81,7 +81,8 @@ out:
 }
 
 int
-hess_add(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows, int sequences)
+hess_add(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows,
+    int sequences)
 {
     if (!h->has_grid)
         return err_set(RC_BUG, "Hessian has no grid");

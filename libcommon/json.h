@@ -1,7 +1,7 @@
 /* json - bounded reading of JSON, typed look-up with ranges, and writing
  *
- * Trees are jansson's (json_t, json_decref). Readers refuse duplicate keys, more than JSON_DEPTH_MAX levels and files of
- * more than JSON_BYTES_MAX. The jget_ functions look a key up in an object: absent or null gives the default and
+ * Trees are jansson's (json_t, json_decref). Readers refuse duplicate keys, more than JSON_DEPTH_MAX levels and files
+ * of more than JSON_BYTES_MAX. The jget_ functions look a key up in an object: absent or null gives the default and
  * RC_OK, another type or range is RC_DATA with a sentence that names the key.
  */
 #ifndef LLMC_JSON_H

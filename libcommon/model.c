@@ -114,8 +114,8 @@ scan_dir(struct model *m, const char **foreign)
     int rc;
 
     if (d == NULL)
-        return err_set(errno == ENOENT || errno == ENOTDIR ? RC_NOINPUT : RC_IO, "%s: cannot open directory: %s", m->dir,
-            strerror(errno));
+        return err_set(errno == ENOENT || errno == ENOTDIR ? RC_NOINPUT : RC_IO, "%s: cannot open directory: %s",
+            m->dir, strerror(errno));
     rc = list_side(m, d, foreign);
     (void)closedir(d);
     return rc;

@@ -25,6 +25,14 @@ enum rc {
     RC_NUMERIC     = 76, /* not finite, not positive definite */
 };
 
+/* Returns from the calling function with the status of expr unless that is RC_OK. */
+#define TRY(expr)                    \
+    do {                             \
+        int rc_ = (expr);            \
+        if (rc_ != RC_OK)            \
+            return rc_;              \
+    } while (0)
+
 #define PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 /* Both keep their text per thread. err_set returns rc; err_at puts "subject: " before the text that is there. */

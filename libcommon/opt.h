@@ -2,8 +2,8 @@
  *
  * A tool fills a static table with OPT_ rows, each with a pointer to where its value goes; what is there before
  * opt_parse() is the default that --help shows. A default outside the range of the row, a NULL string and a NaN mean
- * "not given" and are not shown; nor is any where the help text itself says "default". OPT_INCLUDE splices another table
- * in; a macro of several rows does the same at compile time.
+ * "not given" and are not shown; nor is any where the help text itself says "default". OPT_INCLUDE splices another
+ * table in; a macro of several rows does the same at compile time.
  *
  * Command lines are POSIX with long options: -j4, -j 4, -nv, --jobs=4, --jobs 4; "--" ends options, "-" is an operand,
  * options may follow operands, the last of repeated options wins (OPT_LIST keeps all). Long names are not abbreviated.

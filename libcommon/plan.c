@@ -21,13 +21,6 @@ enum { FIELDS_MAX = 12, TABLE_MAX = 1 << 28, PIECES = 16, PIECE_BYTES = 65536 };
 
 const char *const sequential_names[] = { "input", "layer", "none", NULL };
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 const char *
 sequential_name(enum sequential s)
 {
@@ -166,7 +159,8 @@ read_table(struct plan *p, const char *name, int fields, int (*fn)(struct plan *
         *nl = '\0';
         if (l.number++ > 0) {
             split(&l, s);
-            rc = l.count != fields ? err_set(RC_DATA, "%s line %d: %d fields, want %d", path, l.number, l.count, fields) :
+            rc = l.count != fields ? err_set(RC_DATA, "%s line %d: %d fields, want %d", path, l.number, l.count,
+                fields) :
                 fn(p, &l);
         }
         s = nl + 1;

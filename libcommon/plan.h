@@ -1,6 +1,7 @@
 /* plan - the work directory: settings, steps, tasks, blocks, and where each file lies
  *
- *     plan.json     settings, recipe, fingerprints; written once, last, by llmc-shard: a directory without it is no plan
+ *     plan.json     settings, recipe, fingerprints; written once, last, by llmc-shard: a directory without it is no
+ * plan
  *     steps.tsv     step layer points tasks tokens
  *     tasks.tsv     task step point module first_row end_row rows cols scheme rank cost
  *     blocks.tsv    block samples tokens digest rank

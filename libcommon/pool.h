@@ -1,8 +1,8 @@
 /* pool - threads over fixed tiles
  *
  * pool_run calls fn(ctx, tile, worker) once for every tile 0 <= tile < tiles, on up to pool_threads() threads, the
- * caller being worker 0, and returns when all are done. Which thread takes which tile is not defined, so a tile's result
- * must depend on its number alone: then bytes do not depend on the number of threads. Not reentrant.
+ * caller being worker 0, and returns when all are done. Which thread takes which tile is not defined, so a tile's
+ * result must depend on its number alone: then bytes do not depend on the number of threads. Not reentrant.
  */
 #ifndef LLMC_POOL_H
 #define LLMC_POOL_H

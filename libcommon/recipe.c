@@ -8,13 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 enum { BLOCK_SIZE = 128, BLOCK_SIZE_MAX = 1024 };
 
 #define DAMPENING 0.01
@@ -161,7 +154,8 @@ read_args(struct qargs *a, const json_t *obj, const char *where)
 static int
 read_scheme(struct scheme *s, const json_t *obj, const char *name)
 {
-    static const char *const keys[] = { "targets", "weights", "input_activations", "output_activations", "format", NULL };
+    static const char *const keys[] = { "targets", "weights", "input_activations", "output_activations", "format",
+        NULL };
     const json_t *w, *in, *out, *format;
     const char *key;
     json_t *v;
@@ -223,7 +217,8 @@ finish_group(const struct modifier *m, struct recipe_group *g)
         TRY(scheme_set(&g->scheme.weights, "observer", m->observer));
         TRY(scheme_finish(&g->scheme));
     }
-    if (strcmp(g->scheme.weights.observer, "memoryless_minmax") != 0 && strcmp(g->scheme.weights.observer, "minmax") != 0)
+    if (strcmp(g->scheme.weights.observer, "memoryless_minmax") != 0 &&
+        strcmp(g->scheme.weights.observer, "minmax") != 0)
         return err_set(RC_DATA, "observer \"%s\" is not supported; there is minmax", g->scheme.weights.observer);
     return resolve_actorder(m, g);
 }
@@ -315,7 +310,8 @@ modifier_arg(struct modifier *m, const char *key, json_t *v, const json_t *args)
         return jget_bool(args, key, false, &m->bypass);
     else if (strcmp(key, "weight_observer") == 0)
         return jget_str(args, key, NULL, &m->observer);
-    else if (strcmp(key, "kv_cache_scheme") == 0 || strcmp(key, "observer") == 0 || strcmp(key, "input_observer") == 0 ||
+    else if (strcmp(key, "kv_cache_scheme") == 0 || strcmp(key, "observer") == 0 ||
+        strcmp(key, "input_observer") == 0 ||
         strcmp(key, "output_observer") == 0)
         return json_is_null(v) ? RC_OK : err_set(RC_DATA, "%s: %s is not supported", m->name, key);
     else if (!is_key(key, ignored))
@@ -420,7 +416,8 @@ recipe_read(struct recipe **out, const char *path)
     *out = NULL;
     if (r == NULL)
         return RC_OS;
-    if ((rc = yaml_read_file(&root, path)) == RC_OK && ((rc = read_stages(r, root)) != RC_OK || (rc = finish(r)) != RC_OK))
+    if ((rc = yaml_read_file(&root, path)) == RC_OK &&
+        ((rc = read_stages(r, root)) != RC_OK || (rc = finish(r)) != RC_OK))
         rc = err_at(rc, "%s", path);
     json_decref(root);
     return hand_over(r, rc, out);

@@ -10,13 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
+#include <time.h>
 
 /* Launchers' variables, in the order that they are asked. */
 static const struct {
@@ -128,6 +122,15 @@ run_close(struct run *run, int rc)
     plan_free(&run->plan);
     *run = (struct run){ 0 };
     return rc;
+}
+
+double
+run_clock(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 const char *
@@ -256,7 +259,8 @@ run_block_tokens(const struct run *run, int block, int32_t **ids, int **lengths)
     TRY(plan_path(&run->plan, path, "tokens/%d.safetensors", block));
     TRY(st_open(&st, path));
     if ((rc = st_get(&st, "input_ids", &ti)) != RC_OK || (rc = st_get(&st, "lengths", &tl)) != RC_OK ||
-        (rc = tensor_want(ti, DT_I32, 1, want_ids)) != RC_OK || (rc = tensor_want(tl, DT_I32, 1, want_lengths)) != RC_OK ||
+        (rc = tensor_want(ti, DT_I32, 1, want_ids)) != RC_OK || (rc = tensor_want(tl, DT_I32, 1,
+            want_lengths)) != RC_OK ||
         (rc = digest_mem(ti->data, ti->bytes, digest)) != RC_OK)
         goto out;
     if (strcmp(digest, b->digest) != 0) {

@@ -43,6 +43,9 @@ int run_open(struct run *run, const char *tool, const struct run_opts *o);
 /* Flushes stdout (RC_IO), ends the log, frees; returns the worse of rc and that. */
 int run_close(struct run *run, int rc);
 
+/* Seconds of a clock that only goes forward. */
+double run_clock(void);
+
 /* The second line of --version. */
 const char *run_built_with(void);
 

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STAGE_BYTES = 1 << 16, FRAME_STEP = 1 << 28 };
+enum { STAGE_BYTES = 1 << 16, FRAME_STEP = 1 << 26 };
 
 static int
 compare_names(const void *a, const void *b)

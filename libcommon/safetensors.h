@@ -34,8 +34,8 @@ struct st_file {
     char           *names;  /* storage of names, keys and values */
 };
 
-/* RC_NOINPUT (absent), RC_IO, RC_DATA (anything malformed, "PATH: what"). On failure st needs no closing. A file that is
- * shortened while it is mapped ends the process with SIGBUS; published files are replaced, never shortened. */
+/* RC_NOINPUT (absent), RC_IO, RC_DATA (anything malformed, "PATH: what"). On failure st needs no closing. A file that
+ * is shortened while it is mapped ends the process with SIGBUS; published files are replaced, never shortened. */
 int  st_open(struct st_file *st, const char *path);
 /* The header alone, for plans: data pointers are NULL, shapes and bytes are checked against the file size. */
 int  st_open_header(struct st_file *st, const char *path);

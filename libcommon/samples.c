@@ -11,13 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 static int
 add_sample(struct samples *s, const int32_t *ids, size_t n)
 {

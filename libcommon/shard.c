@@ -15,13 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 /* --- modules --- */
 
 static int
@@ -50,7 +43,8 @@ add_module(struct shard *s, const char *name, int layer, enum role role, int row
             s->plan.recipe->groups[m->group].scheme.name);
     if (s->plan.recipe->bypass_divisibility)
         return RC_OK;
-    return scheme_check(&s->plan.recipe->groups[m->group].scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s", name);
+    return scheme_check(&s->plan.recipe->groups[m->group].scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s",
+        name);
 }
 
 static int
@@ -269,7 +263,8 @@ compare(const struct shard *s, bool *exists)
     return rc;
 }
 
-/* weights/TASK: a link to the shard that holds the module's weight. An earlier, unfinished plan's links are replaced. */
+/* weights/TASK: a link to the shard that holds the module's weight. An earlier, unfinished plan's links are replaced.
+ * */
 static int
 link_weights(struct shard *s)
 {

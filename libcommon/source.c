@@ -61,7 +61,8 @@ source_dense(void *ctx, const char *name, struct dense *out)
             group = recipe_find(s->recipe, module, "Linear", NULL);
     }
     if (group >= 0)
-        return weights_dense(out, module, &s->recipe->groups[group].scheme, s->arch.dtype, find_tensor, &s->model, s->pool);
+        return weights_dense(out, module, &s->recipe->groups[group].scheme, s->arch.dtype, find_tensor, &s->model,
+            s->pool);
     if ((rc = model_get(&s->model, name, &t)) != RC_OK)
         return rc;
     if (t->ndim < 1 || t->ndim > 2 || t->shape[0] > INT_MAX || (t->ndim == 2 && t->shape[1] > INT_MAX))

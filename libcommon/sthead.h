@@ -7,8 +7,8 @@
 
 #include "safetensors.h"
 
-/* Fills tensors and meta (in the order of the text), names and data_bytes of st, whose path and header_bytes are set. All
- * is checked but duplicate names. The data of a tensor is its offset, cast. RC_DATA "PATH: what". */
+/* Fills tensors and meta (in the order of the text), names and data_bytes of st, whose path and header_bytes are set.
+ * All is checked but duplicate names. The data of a tensor is its offset, cast. RC_DATA "PATH: what". */
 int sthead_parse(struct st_file *st, const char *text, size_t bytes);
 
 /* RC_DATA unless 1 to ST_NAME_MAX bytes without control bytes. */

@@ -1,8 +1,8 @@
 /* text - samples from a data file
  *
- * A file whose first byte after white space is '{' holds JSON lines: objects with "input_ids" (integers, used exactly as
- * they are) or "text". Any other file is one text; bytes that are not UTF-8 become U+FFFD as Python's "replace" does.
- * Either may be compressed.
+ * A file whose first byte after white space is '{' holds JSON lines: objects with "input_ids" (integers, used exactly
+ * as they are) or "text". Any other file is one text; bytes that are not UTF-8 become U+FFFD as Python's "replace"
+ * does. Either may be compressed.
  */
 #ifndef LLMC_TEXT_H
 #define LLMC_TEXT_H

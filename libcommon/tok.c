@@ -14,13 +14,6 @@
 
 enum { SPECIALS_MAX = 16 };
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 /* A token that is cut out of the text before anything else. */
 struct added {
     char   *content; /* as it is searched for: normalised if `normalized` */
@@ -98,7 +91,8 @@ static int
 template_token(const json_t *post, const json_t *item, int32_t *list, int *count)
 {
     const char *name = json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
-    const json_t *ids = json_object_get(json_object_get(json_object_get(post, "special_tokens"), name != NULL ? name : ""), "ids");
+    const json_t *token = json_object_get(json_object_get(post, "special_tokens"), name != NULL ? name : "");
+    const json_t *ids = json_object_get(token, "ids");
 
     if (json_array_size(ids) == 0)
         return err_set(RC_DATA, "post_processor names a token without ids");
@@ -329,7 +323,8 @@ static bool
 next_added(const struct tok *t, bool normalized, const char *s, size_t len, size_t *from, size_t floor, struct cut *cut)
 {
     for (size_t i = *from; i < len; i++) {
-        const struct added *a = t->first[normalized][(unsigned char)s[i]] ? added_at(t, normalized, s + i, len - i) : NULL;
+        bool some = t->first[normalized][(unsigned char)s[i]] != 0;
+        const struct added *a = some ? added_at(t, normalized, s + i, len - i) : NULL;
         size_t at;
         uint32_t c;
 

@@ -9,13 +9,6 @@
 
 enum { CACHE_BITS = 15, CACHE_KEY = 24, CACHE_IDS = 6, SHORT_WORD = 32, ID_MAX = 1 << 24 };
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 static uint32_t
 hash_bytes(const char *s, size_t len)
 {

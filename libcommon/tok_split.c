@@ -10,13 +10,6 @@
 #include <string.h>
 #include <utf8proc.h>
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 /* White_Space of Unicode; PCRE2's \s takes U+180E for a space as well. */
@@ -59,7 +52,8 @@ compile(struct split_step *s, const char *pattern, bool literal)
         rc = translate(pattern, &b);
     if (rc == RC_OK && buf_ok(&b)) {
         s->regex = pcre2_compile((const unsigned char *)b.s, b.len,
-            literal ? PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_LITERAL : PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &code, &at, NULL);
+            literal ? PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_LITERAL : PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK,
+                &code, &at, NULL);
         if (s->regex == NULL)
             rc = err_set(RC_DATA, "pattern \"%.200s\" is not supported: error %d at %zu", pattern, code, at);
         else
@@ -101,7 +95,8 @@ keep(char **out, const char *text)
 static int
 pattern_of(const json_t *obj, const char **text, bool *literal)
 {
-    const json_t *p = json_object_get(obj, "pattern"), *s = json_object_get(p, "String"), *r = json_object_get(p, "Regex");
+    const json_t *p = json_object_get(obj, "pattern"), *s = json_object_get(p, "String"), *r = json_object_get(p,
+        "Regex");
 
     *literal = s != NULL;
     *text = json_string_value(s != NULL ? s : r);

@@ -9,13 +9,6 @@
 
 enum { ROWS_A_TILE = 64 };
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 /* --- packing --- */
 
 /* A new tensor "module.suffix" with storage of its own. */
@@ -252,7 +245,8 @@ find_zeros(struct unpack *u, const char *module, const struct scheme *s, weights
 }
 
 int
-weights_dense(struct dense *out, const char *module, const struct scheme *s, enum dtype t, weights_find_fn *fn, void *ctx,
+weights_dense(struct dense *out, const char *module, const struct scheme *s, enum dtype t, weights_find_fn *fn,
+    void *ctx,
     struct pool *pool)
 {
     struct qspec q;

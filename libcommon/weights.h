@@ -37,7 +37,8 @@ struct packed_tensors {
 int  weights_pack(struct packed_tensors *out, const char *module, const struct rounded *r); /* RC_OS, RC_DATA */
 void weights_pack_free(struct packed_tensors *p);
 
-/* Values of type t, as inference computes them. RC_DATA: a tensor is missing or has another type or shape, naming it. */
+/* Values of type t, as inference computes them. RC_DATA: a tensor is missing or has another type or shape, naming it.
+ * */
 int weights_dense(struct dense *out, const char *module, const struct scheme *s, enum dtype t, weights_find_fn *find,
     void *ctx, struct pool *pool);
 

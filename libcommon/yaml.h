@@ -11,6 +11,7 @@
 #include "json.h"
 
 int yaml_read_file(json_t **out, const char *path);
-int yaml_read_mem(json_t **out, const char *text, size_t len, const char *subject); /* RC_DATA "SUBJECT: line N: what" */
+/* RC_DATA "SUBJECT: line N: what" */
+int yaml_read_mem(json_t **out, const char *text, size_t len, const char *subject);
 
 #endif

@@ -51,7 +51,8 @@ lies 'header length beyond reason' 'header' '$n = 1 << 62'
 lies 'header length of nothing' 'header' '$n = 0'
 lies 'header length that cuts the header' 'header byte 100' '$n = 100'
 lies 'tensors that overlap' 'overlap' '
-    my $names = [sort { $h->{$a}{data_offsets}[0] <=> $h->{$b}{data_offsets}[0] } grep { $_ ne "__metadata__" } keys %$h];
+    delete $h->{__metadata__};
+    my $names = [sort { $h->{$a}{data_offsets}[0] <=> $h->{$b}{data_offsets}[0] } keys %$h];
     $h->{$names->[2]}{data_offsets} = [@{$h->{$names->[1]}{data_offsets}}];
     $h->{$names->[2]}{shape} = $h->{$names->[1]}{shape}'
 lies 'a hole' 'hole' '

@@ -8,7 +8,8 @@ shard='llmc-shard -C w -m "$demo" -d ids'
 
 # --- schemes by name ---
 
-refused 65 'a group size that does not divide' 'model.layers.0.self_attn.q_proj: 256 columns are not a multiple of group size 48' \
+refused 65 'a group size that does not divide' \
+    'model.layers.0.self_attn.q_proj: 256 columns are not a multiple of group size 48' \
     "$shard -s W4A16 -g 48"
 refused 65 'one that divides some modules only' 'down_proj: 768 columns' "$shard -s W4A16 -g 512"
 refused 64 'a negative group size' '-g: -2 is out of range' "$shard -s W4A16 -g -2"

@@ -49,8 +49,8 @@ same_plan() {
     [ "$(find w/weights -type l | wc -l)" -eq 28 ]
 }
 
-# Fails there and leaves no plan (or, when only the directory could not be synced behind plan.json, a whole one), and the
-# next run makes the same one.
+# Fails there and leaves no plan (or, when only the directory could not be synced behind plan.json, a whole one), and
+# the next run makes the same one.
 each() {    # op errno exit-status
     n=1
     while :; do
@@ -68,7 +68,6 @@ each() {    # op errno exit-status
 }
 
 ok 'the disk is full at any write' 'each write ENOSPC 74'
-ok 'the quota is used up at any write' 'each write EDQUOT 74'
 ok 'any sync fails' 'each fsync EIO 74'
 ok 'any rename fails' 'each rename EIO 74'
 ok 'any file cannot be created' 'each create EACCES 73'
@@ -150,7 +149,8 @@ damaged() { # name pattern script
     done
 }
 
-damaged 'a setting is changed' 'plan.json: .*fingerprint' "sed 's/\"block_tokens\": 96/\"block_tokens\": 95/' good/plan.json >w/plan.json"
+damaged 'a setting is changed' 'plan.json: .*fingerprint' \
+    "sed 's/\"block_tokens\": 96/\"block_tokens\": 95/' good/plan.json >w/plan.json"
 damaged 'plan.json is cut' 'plan.json: ' 'head -c 300 good/plan.json >w/plan.json'
 damaged 'plan.json is empty' 'plan.json: ' ': >w/plan.json'
 damaged 'tasks.tsv is cut' 'tasks.tsv: ' 'head -c 1000 good/tasks.tsv >w/tasks.tsv'

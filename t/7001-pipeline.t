@@ -22,7 +22,8 @@ ok 'GPTQ loses less than plain rounding, in every module' "
 "
 ok 'no tensor is missing' '
     header() {
-        perl -MJSON::PP -e "\$/ = undef; \$_ = <STDIN>; my \$h = decode_json(substr \$_, 8, unpack q(Q<)); delete \$h->{__metadata__};
+        perl -MJSON::PP -e "\$/ = undef; \$_ = <STDIN>; my \$h = decode_json(substr \$_, 8, unpack q(Q<));
+            delete \$h->{__metadata__};
             print map { qq(\$_\t\$h->{\$_}{dtype}\t@{\$h->{\$_}{shape}}\n) } sort keys %\$h" <"$1"
     }
     header one/model.safetensors >got

@@ -2,15 +2,15 @@
  *
  *     LLMC_FAIL=OP:N:WHAT[:PATTERN]
  *
- *     OP       write (write, pwrite, writev), fsync (fsync, fdatasync), rename (rename, renameat), create (open with
- *              O_CREAT), truncate (ftruncate), close, or any
+ *     OP       write (write, pwrite, writev), fsync (fsync, fdatasync), rename (rename, renameat, renameat2), create
+ *              (open with O_CREAT), truncate (ftruncate), close, or any
  *     N        from 1: which of the calls that match; counted over all threads, anew in each process
  *     WHAT     an errno by name (ENOSPC, EIO, ...) or number; KILL: SIGKILL before the call; SHORT: write half
  *     PATTERN  a glob for the path (of a rename: the new one); "*" matches "/" too, and paths may or may not be
  *              absolute, so begin with it; default "*"
  *
- * Descriptors 0 to 2 never match, but 1 with the pattern "stdout"; what stdio writes by itself is not seen. With LLMC_FAIL_LOG=FILE one line is appended when
- * the fault strikes, so that a script raises N until the file stays empty:
+ * Descriptors 0 to 2 never match, but 1 with the pattern "stdout"; what stdio writes by itself is not seen. With
+ * LLMC_FAIL_LOG=FILE one line is appended when the fault strikes, so that a script raises N until the file stays empty:
  *
  *     n=1
  *     while :; do
@@ -99,7 +99,9 @@ note(const char *kind, const char *path)
     char line[PATH_MAX + 64];
     int fd, n = snprintf(line, sizeof(line), "%s:%u %s\n", kind, nth, path);
 
-    if (log_path == NULL || (fd = (int)syscall(SYS_openat, AT_FDCWD, log_path, O_WRONLY | O_CREAT | O_APPEND, 0666)) < 0)
+    if (log_path == NULL)
+        return;
+    if ((fd = (int)syscall(SYS_openat, AT_FDCWD, log_path, O_WRONLY | O_CREAT | O_APPEND, 0666)) < 0)
         return;
     raw_write(fd, line, (size_t)n);
     (void)syscall(SYS_close, fd);
@@ -260,6 +262,17 @@ renameat(int from_fd, const char *from, int to_fd, const char *to)
     if (why > 0)
         FAIL_WITH(why);
     return real(from_fd, from, to_fd, to);
+}
+
+int
+renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)
+{
+    REAL(int, "renameat2", (int, const char *, int, const char *, unsigned));
+    int why = strike("rename", to);
+
+    if (why > 0)
+        FAIL_WITH(why);
+    return real(from_fd, from, to_fd, to, flags);
 }
 
 static int

@@ -13,13 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 enum { WAIT_MS_FIRST = 1, WAIT_MS_LAST = 20 };
 
 static struct {
@@ -56,15 +49,6 @@ struct calib {
     int               layer;  /* whose norms are loaded, -1: none */
     double            saved;  /* when states were last written */
 };
-
-static double
-now(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Somebody wants the inputs of this point of the step. */
 static bool
@@ -108,7 +92,7 @@ static int
 wait_step(struct calib *c, int step)
 {
     const struct plan *p = &c->run.plan;
-    double start = now();
+    double start = run_clock();
     long ms = WAIT_MS_FIRST;
 
     for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++) {
@@ -117,7 +101,7 @@ wait_step(struct calib *c, int step)
 
             check_reader();
             TRY(stop_check());
-            if (now() - start > cfg.timeout)
+            if (run_clock() - start > cfg.timeout)
                 return err_set(RC_RETRY, "%s: not compressed by rank %d after %d seconds", p->tasks[i].name,
                     p->tasks[i].rank, cfg.timeout);
             (void)nanosleep(&t, NULL);
@@ -125,7 +109,7 @@ wait_step(struct calib *c, int step)
         }
         ms = WAIT_MS_FIRST;
     }
-    event_emit(&c->run.log, "waited", EVENT_INT("step", step), EVENT_REAL("seconds", now() - start));
+    event_emit(&c->run.log, "waited", EVENT_INT("step", step), EVENT_REAL("seconds", run_clock() - start));
     return RC_OK;
 }
 
@@ -223,15 +207,15 @@ propagate(struct calib *c, int step)
 static int
 save_states(struct calib *c, int step)
 {
-    double t = now();
+    double t = run_clock();
 
     if (c->run.plan.step_count <= step || (cfg.state_seconds > 0 && t - c->saved < cfg.state_seconds))
         return RC_OK;
     for (int i = 0; i < c->count; i++)
         TRY(state_save(&c->run, step, c->ids[i], &c->blocks[i]));
     state_drop(&c->run, step, c->ids, c->count);
-    event_emit(&c->run.log, "state", EVENT_INT("step", step), EVENT_REAL("seconds", now() - t));
-    c->saved = now();
+    event_emit(&c->run.log, "state", EVENT_INT("step", step), EVENT_REAL("seconds", run_clock() - t));
+    c->saved = run_clock();
     return RC_OK;
 }
 
@@ -240,11 +224,11 @@ one_step(struct calib *c, int step, int last)
 {
     enum sequential mode = c->run.plan.sequential;
     bool capture_it = wanted(c, step, -1), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
-    double start = now(), captured;
+    double start = run_clock(), captured;
 
     if (capture_it)
         TRY(capture(c, step, mode == SEQUENTIAL_NONE));
-    captured = now();
+    captured = run_clock();
     if (step == last)
         return RC_OK;
     if (capture_it && wait && mode != SEQUENTIAL_NONE)
@@ -252,7 +236,7 @@ one_step(struct calib *c, int step, int last)
     if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
         TRY(propagate(c, step));
     event_emit(&c->run.log, "step", EVENT_INT("step", step), EVENT_REAL("capture_seconds", captured - start),
-        EVENT_REAL("seconds", now() - start));
+        EVENT_REAL("seconds", run_clock() - start));
     return save_states(c, step + 1);
 }
 
@@ -298,7 +282,7 @@ calibrate(struct calib *c)
         limit++;
     TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
     TRY(open_blocks(c, limit, &first));
-    c->saved = now();
+    c->saved = run_clock();
     for (int step = first; step <= last; step++)
         TRY(one_step(c, step, last));
     return RC_OK;

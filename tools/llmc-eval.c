@@ -15,13 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
-
 enum { CHUNK_TOKENS = 4096 };
 
 static const char *const dtypes[] = { "float32", "bfloat16", NULL };
@@ -42,7 +35,8 @@ static const struct opt options[] = {
     OPT_INT('j', "threads", &cfg.threads, 1, 4096, "n", "threads (default: the processors that we may use)"),
     OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, ref (default: the fastest here)"),
     OPT_FLAG(0, "each", &cfg.each, "print every window's mean log likelihood, too"),
-    OPT_STR(0, "dump", &cfg.dump, "file", "write hidden states of the first windows (4096 tokens) after each layer and stop"),
+    OPT_STR(0, "dump", &cfg.dump, "file",
+        "write hidden states of the first windows (4096 tokens) after each layer and stop"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
     OPT_END
 };
@@ -50,8 +44,8 @@ static const struct opt options[] = {
 static const struct tool tool = {
     .name = "llmc-eval", .options = options, .built_with = run_built_with,
     .about = "perplexity of a plain or compressed checkpoint",
-    .notes = "Prints model, perplexity, mean negative log likelihood, scored tokens. Each window scores its tokens but\n"
-             "the first.",
+    .notes = "Prints model, perplexity, mean negative log likelihood, scored tokens. Each window scores its tokens\n"
+             "but the first.",
 };
 
 struct eval {
@@ -262,7 +256,8 @@ evaluate(struct eval *e)
     TRY(backend_find(&e->bk, cfg.backend));
     TRY(e->bk->open(&e->dev, &o));
     e->src.pool = dev_pool(e->dev);
-    TRY(fwd_open(&e->fwd, e->bk, e->dev, &e->src.arch, strcmp(cfg.dtype, "float32") == 0 ? DT_F32 : DT_BF16, source_dense,
+    TRY(fwd_open(&e->fwd, e->bk, e->dev, &e->src.arch, strcmp(cfg.dtype, "float32") == 0 ? DT_F32 : DT_BF16,
+        source_dense,
         &e->src));
     TRY(read_tokens(e));
     TRY(begin(e));

@@ -15,15 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
 
 /* A factorisation that fails is tried again with ten and a hundred times the damping, then given up. */
 enum { DAMP_TRIES = 3, DAMP_FACTOR = 10 };
@@ -45,9 +37,9 @@ static const struct opt options[] = {
 static const struct tool tool = {
     .name = "llmc-gptq", .options = options, .built_with = run_built_with,
     .about = "round the weights of every task against its Hessian",
-    .notes = "Reads \"TASK<TAB>FILE\" lines of llmc-hessian from stdin unless it is a terminal, then takes what tasks are\n"
-             "left and have a Hessian in the work directory. Prints a line for each: task, scheme, loss, loss of plain\n"
-             "rounding, damping, seconds.",
+    .notes = "Reads \"TASK<TAB>FILE\" lines of llmc-hessian from stdin unless it is a terminal, then takes what\n"
+             "tasks are left and have a Hessian in the work directory. Prints a line for each: task, scheme, loss,\n"
+             "loss of plain rounding, damping, seconds.",
 };
 
 /* The factor of the last Hessian: modules that share an input share it. */
@@ -69,15 +61,6 @@ struct gptq {
     int           done, total;
     bool          told; /* an earlier stage has said why tasks are left */
 };
-
-static double
-now(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void
 factor_free(struct factor *f)
@@ -261,7 +244,8 @@ publish(struct gptq *g, const struct task *t, const struct work *w, const struct
 }
 
 static void
-report(struct gptq *g, const struct task *t, const struct gptq_job *job, double damp, double seconds, const char *method)
+report(struct gptq *g, const struct task *t, const struct gptq_job *job, double damp, double seconds,
+    const char *method)
 {
     const char *scheme = g->run.plan.recipe->groups[t->group].scheme.name;
 
@@ -284,12 +268,13 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .global_scale = 1,
         .want_rtn = true };
     const char *method = path != NULL ? "gptq" : "rtn";
-    double start = now();
+    double start = run_clock();
     int rc;
 
     scheme_qspec(&rg->scheme, g->run.arch.dtype, false, &q);
     if ((rc = source_rows(g, t->module, t->row0, t->end, t->cols, &w.w)) != RC_OK ||
-        (rc = choose_scales(g, t, &q, &w, &job.global_scale)) != RC_OK || (path != NULL && (rc = get_factor(g, t, path)) != RC_OK))
+        (rc = choose_scales(g, t, &q, &w, &job.global_scale)) != RC_OK || (path != NULL && (rc = get_factor(g, t,
+            path)) != RC_OK))
         goto out;
     if ((w.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
         rc = RC_OS;
@@ -312,7 +297,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
         rc = g->run.bk->gptq(g->run.dev, &job);
     }
     if (rc == RC_OK && (rc = publish(g, t, &w, &job, path != NULL ? g->f.damp : 0, method)) == RC_OK) {
-        report(g, t, &job, path != NULL ? g->f.damp : 0, now() - start, method);
+        report(g, t, &job, path != NULL ? g->f.damp : 0, run_clock() - start, method);
         if (path != NULL && g->f.failed)
             rc = err_set(RC_NUMERIC, "rounded plainly: its Hessian is not positive definite");
     }
@@ -324,7 +309,8 @@ out:
 static bool
 mine(const struct gptq *g, const struct task *t)
 {
-    return !g->seen[t - g->run.plan.tasks] && t->rank == g->run.rank && plan_task_match(t, cfg.only) && (cfg.again || !plan_task_done(&g->run.plan, t));
+    return !g->seen[t - g->run.plan.tasks] && t->rank == g->run.rank && plan_task_match(t, cfg.only) && (cfg.again ||
+        !plan_task_done(&g->run.plan, t));
 }
 
 static int

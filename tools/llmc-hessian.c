@@ -13,15 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-#define TRY(expr)                    \
-    do {                             \
-        int rc_ = (expr);            \
-        if (rc_ != RC_OK)            \
-            return rc_;              \
-    } while (0)
 
 static struct {
     struct run_opts run;
@@ -48,15 +40,6 @@ struct sums {
     struct hess h[POINT_COUNT];
     double      seconds;
 };
-
-static double
-now(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int
 hessian_path(const struct sums *s, int step, int point, char *out)
@@ -95,7 +78,7 @@ static int
 add(struct sums *s, const struct stream_frame *f)
 {
     struct hess *h = &s->h[f->point];
-    double start = now();
+    double start = run_clock();
     int rc;
 
     if (f->step != s->step)
@@ -112,7 +95,7 @@ add(struct sums *s, const struct stream_frame *f)
             return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
     }
     TRY(hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences));
-    s->seconds += now() - start;
+    s->seconds += run_clock() - start;
     return RC_OK;
 }
 
@@ -145,7 +128,8 @@ end(struct sums *s)
             return err_at(RC_NUMERIC, "step %d, input %s", s->step, arch_point_name((enum point)p));
         TRY(hessian_path(s, s->step, p, path));
         TRY(hess_publish(&s->h[p], path, meta, 1));
-        event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point", arch_point_name((enum point)p)),
+        event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point",
+            arch_point_name((enum point)p)),
             EVENT_INT("rows", s->h[p].rows), EVENT_INT("n", s->h[p].n), EVENT_REAL("seconds", s->seconds));
         hess_free(&s->h[p]);
         s->open[p] = false;

@@ -1,8 +1,8 @@
 /* attention - causal attention, blocked so that scores stay in cache
  *
- * A tile is ATT_MT queries of one head of one sequence. Keys and values of the head are packed for the micro-kernel by the
- * tile itself, up to the last key that it sees. bf16: scores = q k' with f32 sums, softmax in f32, probabilities rounded
- * to bf16, output with f32 sums. f32: two library products a tile.
+ * A tile is ATT_MT queries of one head of one sequence. Keys and values of the head are packed for the micro-kernel
+ * by the tile itself, up to the last key that it sees. bf16: scores = q k' with f32 sums, softmax in f32,
+ * probabilities rounded to bf16, output with f32 sums. f32: two library products a tile.
  */
 #include "cpu.h"
 
@@ -70,7 +70,8 @@ dot_all(const struct ops *ops, float *c, int ldc, const uint32_t *a, int ap, con
 
         for (int i = 0; i < ap * 2; i++)
             ops->dot(c + (size_t)i * OPS_MR * (size_t)ldc + j * OPS_LANES, ldc,
-                a + (size_t)(i / 2) * stride + (size_t)(i % 2) * OPS_MR, b + (size_t)j * stride, stride, pairs, nv, false);
+                a + (size_t)(i / 2) * stride + (size_t)(i % 2) * OPS_MR, b + (size_t)j * stride, stride, pairs, nv,
+                    false);
         j += nv;
     }
 }
@@ -119,7 +120,8 @@ tile_f32(struct att_job *j, const struct att_range *r, const float *q, const flo
     int d = j->a->head_dim, keys = r->hi - r->lo;
     float *s = scratch;
 
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, r->m, keys, d, 1.0f, q, j->ldq, k + (size_t)r->lo * (size_t)j->ldk,
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, r->m, keys, d, 1.0f, q, j->ldq, k +
+        (size_t)r->lo * (size_t)j->ldk,
         j->ldk, 0.0f, s, keys);
     for (int i = 0; i < r->m; i++)
         softmax_row(cpu_of(j->dev)->ops, j->a, r, s + (size_t)i * (size_t)keys, i);

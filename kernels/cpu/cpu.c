@@ -147,7 +147,8 @@ static int
 cpu_rope(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_dim, int ld, const void *cos_t,
     const void *sin_t, int rotary_dim, int tokens)
 {
-    struct row_job j = { .ops = cpu_of(dev)->ops, .y = x, .w = cos_t, .w2 = sin_t, .dt = dt, .rows = rows, .heads = heads,
+    struct row_job j = { .ops = cpu_of(dev)->ops, .y = x, .w = cos_t, .w2 = sin_t, .dt = dt, .rows = rows, .heads =
+        heads,
         .head_dim = head_dim, .ld = ld, .rotary = rotary_dim, .tokens = tokens };
 
     pool_run(dev->pool, row_tiles(rows), rope_tile, &j);
@@ -169,7 +170,8 @@ act_tile(void *ctx, int tile, int worker)
     size_t at = (size_t)tile * CPU_ELEMENTS * size_of(j);
 
     (void)worker;
-    j->ops->act_mul((char *)j->y + at, (const char *)j->x + at, (const char *)j->w + at, j->dt, elements(j, tile), j->act);
+    j->ops->act_mul((char *)j->y + at, (const char *)j->x + at, (const char *)j->w + at, j->dt, elements(j, tile),
+        j->act);
 }
 
 static void

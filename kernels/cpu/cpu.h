@@ -1,4 +1,5 @@
-/* cpu - the host backend's device: a pool, the inner loops chosen for this processor, oneDNN, scratch for each worker */
+/* cpu - the host backend's device: a pool, the inner loops chosen for this processor, oneDNN, scratch for each worker
+ * */
 #ifndef LLMC_CPU_H
 #define LLMC_CPU_H
 
@@ -37,7 +38,8 @@ int  cpu_gemm_open(struct dev *dev);
 void cpu_gemm_close(struct dev *dev);
 int  cpu_weight_pack(struct dev *dev, struct weight **out, const void *w, enum dtype wdt, enum dtype dt, int n, int k);
 void cpu_weight_free(struct dev *dev, struct weight *w);
-int  cpu_matmul(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows, const struct weight *w,
+int  cpu_matmul(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows,
+    const struct weight *w,
     const void *bias);
 int  cpu_nll(struct dev *dev, double *nll, const void *h, enum dtype dt, int rows, const struct weight *head,
     const int32_t *target, float softcap, float logit_scale);

@@ -1,8 +1,9 @@
 /* gemm - matrix products of the forward pass through oneDNN
  *
- * A weight is packed once, in chunks of GEMM_NT output columns, in the layout that oneDNN asks for. A product is cut into
- * tiles of GEMM_MT rows by one chunk; each tile is one single-threaded oneDNN call, so that results do not depend on
- * the number of threads. Where the processor has no bf16 dot products, bf16 is widened and multiplied in f32.
+ * A weight is packed once, in chunks of GEMM_NT output columns, in the layout that oneDNN asks for. A product is cut
+ * into tiles of GEMM_MT rows by one chunk; each tile is one single-threaded oneDNN call, so that results do not
+ * depend on the number of threads. Where the processor has no bf16 dot products, bf16 is widened and multiplied in
+ * f32.
  */
 #include "cpu.h"
 
@@ -22,7 +23,8 @@ enum { GEMM_MT = 256, GEMM_NT = 1024, NLL_MT = 64 };
             return err_set(RC_UNAVAILABLE, "oneDNN: %s failed: %d", #expr, (int)st_);                        \
     } while (0)
 
-/* One primitive: y[m, n] = x[m, k] W' (+ bias), all contiguous: with a row stride in y oneDNN 2.6 has no fast kernel. */
+/* One primitive: y[m, n] = x[m, k] W' (+ bias), all contiguous: with a row stride in y oneDNN 2.6 has no fast kernel.
+ * */
 struct shape {
     int              m, n, k;
     dnnl_data_type_t dt, ydt;

@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-/* e^x by 2^n 2^r, r in [-1/2, 1/2], Taylor of e^(r ln 2) to degree 6: within 2 ulp of f32; underflows to 0 below -87. */
+/* e^x by 2^n 2^r, r in [-1/2, 1/2], Taylor of e^(r ln 2) to degree 6: within 2 ulp of f32; underflows to 0 below -87.
+ * */
 static inline float
 exp_f(float x)
 {

@@ -3,7 +3,8 @@
  * Rows go in chunks of HESS_CHUNK. A chunk is packed once, in panels of 16 columns of token pairs, for both operands. A
  * micro-tile of 8 x 48 sums chains of SYRK_KC pairs in registers and those chains in an f32 tile in L1 (a chain of
  * 256 products keeps the error at 5e-7 of |x||x|); the finished tile is rounded to the grid and added to the f64 sums.
- * Tiles of the pool are SYRK_PANELS panels of rows by three panels of columns: fixed, so bytes do not depend on threads.
+ * Tiles of the pool are SYRK_PANELS panels of rows by three panels of columns: fixed, so bytes do not depend on
+ * threads.
  */
 #include "cpu.h"
 

@@ -100,7 +100,8 @@ ref_matmul(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype d
             double s = bias != NULL ? get(bias, dt, (size_t)j) : 0;
 
             for (int i = 0; i < w->k; i++)
-                s += get(x, dt, (size_t)r * (size_t)w->k + (size_t)i) * to_t(dt, (double)m[(size_t)j * (size_t)w->k + (size_t)i]);
+                s += get(x, dt, (size_t)r * (size_t)w->k + (size_t)i) * to_t(dt, (double)m[(size_t)j * (size_t)w->k +
+                    (size_t)i]);
             put(y, ydt, (size_t)r * (size_t)w->n + (size_t)j, s);
         }
     return RC_OK;
@@ -137,7 +138,8 @@ ref_rope(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_
     for (int r = 0; r < rows; r++)
         for (int h = 0; h < heads; h++)
             for (size_t i = 0; i < half; i++) {
-                size_t a = (size_t)r * (size_t)ld + (size_t)h * (size_t)head_dim + i, t = (size_t)(r % tokens) * half + i;
+                size_t a = (size_t)r * (size_t)ld + (size_t)h * (size_t)head_dim + i, t = (size_t)(r % tokens) * half +
+                    i;
                 double p = get(x, dt, a), q = get(x, dt, a + half), c = get(cos_t, dt, t), s = get(sin_t, dt, t);
 
                 put(x, dt, a, to_t(dt, p * c) + to_t(dt, -q * s));
@@ -148,7 +150,8 @@ ref_rope(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_
 
 /* One query: o = sum p v, p = T(softmax(scores)). s has room for a->tokens scores. */
 static void
-attend(void *o, size_t oo, const void *q, size_t qo, const void *k, size_t ko, int ldk, const void *v, size_t vo, int ldv,
+attend(void *o, size_t oo, const void *q, size_t qo, const void *k, size_t ko, int ldk, const void *v, size_t vo,
+    int ldv,
     enum dtype dt, int pos, const struct attn_args *a, double *s)
 {
     int first = a->window > 0 && pos - a->window + 1 > 0 ? pos - a->window + 1 : 0;
@@ -242,7 +245,8 @@ ref_nll(struct dev *dev, double *nll, const void *h, enum dtype dt, int rows, co
         for (int j = 0; j < head->n; j++) {
             s[j] = 0;
             for (int i = 0; i < head->k; i++)
-                s[j] += get(h, dt, (size_t)r * (size_t)head->k + (size_t)i) * to_t(dt, (double)m[(size_t)j * (size_t)head->k + (size_t)i]);
+                s[j] += get(h, dt, (size_t)r * (size_t)head->k + (size_t)i) * to_t(dt,
+                    (double)m[(size_t)j * (size_t)head->k + (size_t)i]);
             s[j] = to_t(dt, s[j]) * (double)logit_scale;
             if (softcap != 0.0f)
                 s[j] = (double)softcap * tanh(s[j] / (double)softcap);

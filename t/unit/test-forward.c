@@ -1,7 +1,7 @@
 /* test-forward - the forward pass against what transformers computed for tiny random models (t/peer/make_tiny.py)
  *
- * In f32 hidden states must agree to rounding of sums. In bf16 two right answers differ, since a rounding that falls the
- * other way is carried on: ours must be as close to the f32 run as that of transformers is.
+ * In f32 hidden states must agree to rounding of sums. In bf16 two right answers differ, since a rounding that falls
+ * the other way is carried on: ours must be as close to the f32 run as that of transformers is.
  */
 #include "../../libcommon/json.h"
 #include "../../libcommon/mem.h"

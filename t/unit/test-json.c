@@ -76,7 +76,8 @@ test_files(void **state)
 static void
 test_get(void **state)
 {
-    json_t *j = read_text("{\"i\": 7, \"neg\": -3, \"r\": 0.5, \"whole\": 1e4, \"b\": true, \"s\": \"x\", \"z\": null}");
+    json_t *j = read_text("{\"i\": 7, \"neg\": -3, \"r\": 0.5, \"whole\": 1e4, \"b\": true, \"s\": \"x\", "
+        "\"z\": null}");
     const char *s;
     int64_t i;
     double d;

@@ -284,7 +284,8 @@ syrk_case(enum dtype dt, int rows, int n)
     void *x = random_values((size_t)rows * (size_t)n, dt);
     double *ref = mem_zalloc(count, 8), *want = mem_zalloc(count, 8), *got = mem_zalloc(count, 8);
     int16_t *e = mem_alloc((size_t)n, sizeof(*e));
-    static const struct { const char *isa; int threads; } runs[] = { { NULL, 1 }, { NULL, 3 }, { "avx2", 2 }, { "c", 1 } };
+    static const struct { const char *isa; int threads; } runs[] = { { NULL, 1 }, { NULL, 3 }, { "avx2", 2 }, { "c",
+        1 } };
 
     for (int i = 0; i < n; i++)
         e[i] = (int16_t)(-12 - i % 3);

@@ -196,7 +196,8 @@ test_side(void **state)
 {
     static const char *const files[] = {
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "vocab.json",
-        "merges.txt", "LICENSE", "README.md", "chat_template.jinja", "tokenizer.model", "modeling_x.py", "qwen.tiktoken",
+        "merges.txt", "LICENSE", "README.md", "chat_template.jinja", "tokenizer.model", "modeling_x.py",
+        "qwen.tiktoken",
         /* from here on not side files */
         "config.json", "model.safetensors", "consolidated.safetensors", "pytorch_model-00001-of-00002.bin",
         "pytorch_model.bin.index.json", "x.gguf", "x.onnx", "tf_model.h5", "flax_model.msgpack", "consolidated.00.pth",

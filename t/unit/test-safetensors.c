@@ -605,6 +605,33 @@ test_frames(void **state)
     assert_int_equal(st_write_frame(-1, t, SAMPLES, NULL, 0), RC_IO);
 }
 
+/* Larger than what is allocated at once, of zeros that take no room on disk; then cut. */
+static void
+test_large_frame(void **state)
+{
+    static const char header[] = "{" T("z", "U8", "[150000000]", 0, 150000000) "}";
+    const off_t bytes = 8 + (off_t)strlen(header) + 150000000;
+    struct st_file st;
+    const char *z;
+    int fd;
+
+    (void)state;
+    make("large", header, 0);
+    assert_int_equal(truncate("large", bytes), 0);
+    fd = open("large", O_RDWR);
+    assert_int_equal(pwrite(fd, "x", 1, bytes - 1), 1);
+    assert_int_equal(st_read_frame(&st, fd), RC_OK);
+    z = st_find(&st, "z")->data;
+    assert_int_equal(z[0], 0);
+    assert_int_equal(z[149999999], 'x');
+    st_close(&st);
+    assert_int_equal(ftruncate(fd, bytes - 1), 0);
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    assert_int_equal(st_read_frame(&st, fd), RC_DATA);
+    assert_string_equal(err_text(), "stream: ends after 149999999 of 150000000 data bytes");
+    assert_int_equal(close(fd), 0);
+}
+
 static void
 test_file(void **state)
 {
@@ -660,8 +687,8 @@ main(void)
         cmocka_unit_test(test_long_name), cmocka_unit_test(test_accepted), cmocka_unit_test(test_publish),
         cmocka_unit_test(test_header_refused), cmocka_unit_test(test_mutations), cmocka_unit_test(test_many),
         cmocka_unit_test(test_faults), cmocka_unit_test(test_interrupted), cmocka_unit_test(test_destinations),
-        cmocka_unit_test(test_temporaries), cmocka_unit_test(test_frames), cmocka_unit_test(test_file),
-        cmocka_unit_test(test_tensor),
+        cmocka_unit_test(test_temporaries), cmocka_unit_test(test_frames), cmocka_unit_test(test_large_frame),
+        cmocka_unit_test(test_file), cmocka_unit_test(test_tensor),
     };
 
     return cmocka_run_group_tests_name("safetensors", tests, unit_begin, unit_end);

@@ -37,7 +37,8 @@ done(struct text *t)
 static void
 test_lines(void **state)
 {
-    static const char data[] = "\n{\"text\": \"a\\u0000b \\ud83d\\ude00\"}\n\n {\"input_ids\": [3, 1, 2]}\r\n{\"text\":\"last\"}";
+    static const char data[] =
+        "\n{\"text\": \"a\\u0000b \\ud83d\\ude00\"}\n\n {\"input_ids\": [3, 1, 2]}\r\n{\"text\":\"last\"}";
     struct text *t = open_bytes(data, sizeof(data) - 1, RC_OK);
     struct text_sample s;
 
@@ -110,7 +111,8 @@ test_compressed(void **state)
 
     (void)state;
     for (size_t i = 0; i < 3; i++) {
-        (void)snprintf(command, sizeof(command), "for i in 1 2 3 4 5 6 7 8 9; do cat share/demo/eval.jsonl; done | %s -c "
+        (void)snprintf(command, sizeof(command),
+            "for i in 1 2 3 4 5 6 7 8 9; do cat share/demo/eval.jsonl; done | %s -c "
             ">/tmp/llmc-text.z && head -c 9000 /tmp/llmc-text.z >/tmp/llmc-text.cut", programs[i]);
         assert_int_equal(system(command), 0);
         assert_int_equal(text_open(&t, "/tmp/llmc-text.z"), RC_OK);

@@ -35,7 +35,8 @@ expect_ids(const struct tok *t, const char *text, size_t len, bool special, cons
 
         assert_true(end != want);
         if (n >= ids.count || ids.v[n] != id)
-            fail_msg("%s: token %zu of \"%.60s\" is %d, want %ld", where, n, text, n < ids.count ? (int)ids.v[n] : -1, id);
+            fail_msg("%s: token %zu of \"%.60s\" is %d, want %ld", where, n, text, n < ids.count ? (int)ids.v[n] : -1,
+                id);
         n++;
         want = *end == ' ' ? end + 1 : end;
     }
@@ -188,7 +189,8 @@ test_refused(void **state)
             "post_processor \"RobertaProcessing\" is not supported" },
         { "{" MODEL ",\"dropout\":0.1}}", "dropout is not supported" },
         { "{" MODEL ",\"end_of_word_suffix\":\"</w>\"}}", "subword prefixes and suffixes are not supported" },
-        { "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "merges: \"a b\" and its halves are not all in the vocab" },
+        { "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}",
+            "merges: \"a b\" and its halves are not all in the vocab" },
         { "{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", "vocab: id of \"a\" is not a token id" },
         { "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}}",
             "pattern \"(\" is not supported" },

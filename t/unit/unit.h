@@ -30,7 +30,7 @@
             fail_msg("want \"%s\" in \"%s\"", (words), (text));                   \
     } while (0)
 
-static char unit_dir[] = "/tmp/llmc-unit.XXXXXX";
+static char unit_dir[] = P_tmpdir "/llmc-unit.XXXXXX";
 
 static inline int
 unit_begin(void **state)

@@ -6,7 +6,8 @@
 #   short DIR                  the first two layers of the demo model, for tests that run it many times
 #   clean DIR                  no plan in DIR, and no temporary file anywhere here
 #   weights DIR                a digest of every task file, one a line
-#   refused CODE 'name' PATTERN 'script'    a test: the script exits with CODE, says why in one line, leaves nothing in w
+#   refused CODE 'name' PATTERN 'script'
+#                              a test: the script exits with CODE, says why in one line, leaves nothing in w
 
 demo=$root/share/demo
 
@@ -26,7 +27,8 @@ short() {
     model "$1"
     spoil "$1" '
         my $kept = "";
-        for my $k (sort { $h->{$a}{data_offsets}[0] <=> $h->{$b}{data_offsets}[0] } grep { $_ ne "__metadata__" } keys %$h) {
+        delete $h->{__metadata__};
+        for my $k (sort { $h->{$a}{data_offsets}[0] <=> $h->{$b}{data_offsets}[0] } keys %$h) {
             my ($from, $to) = @{$h->{$k}{data_offsets}};
             if ($k =~ /[.]layers[.][23][.]/) { delete $h->{$k}; next }
             $h->{$k}{data_offsets} = [length $kept, length($kept) + $to - $from];

@@ -1,5 +1,5 @@
-# ids.pl TOKENIZER LENGTH COUNT <TEXT.jsonl >IDS.jsonl - COUNT windows of LENGTH token ids, cut from the documents joined
-# by blank lines. A byte-level BPE after GPT-2 and nothing else: what the demo model's tokenizer.json asks for.
+# ids.pl TOKENIZER LENGTH COUNT <TEXT.jsonl >IDS.jsonl - COUNT windows of LENGTH token ids, cut from the documents
+# joined by blank lines. A byte-level BPE after GPT-2 and nothing else: what the demo model's tokenizer.json asks for.
 use strict;
 use warnings;
 use JSON::PP;

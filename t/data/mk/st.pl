@@ -1,5 +1,5 @@
-# st.pl IN OUT CODE - a safetensors file changed by perl: CODE sees %$h, the header, and $data, and may set $n, the header
-# length that the file claims; $d = $h->{NAME}{data_offsets} tells where a tensor's bytes are in $data.
+# st.pl IN OUT CODE - a safetensors file changed by perl: CODE sees %$h, the header, and $data, and may set $n, the
+# header length that the file claims; $d = $h->{NAME}{data_offsets} tells where a tensor's bytes are in $data.
 use strict;
 use warnings;
 use JSON::PP;
