@@ -27,6 +27,7 @@ struct entry {
     struct tensor  t; /* data of a single source; NULL with parts */
     const struct task *tasks; /* parts: where they come from */
     int            parts;
+    bool           copied; /* from the source as it is */
     char          *name;
     int            shard;
 };
@@ -137,6 +138,7 @@ collect(struct writer *w, struct checkpoint_stats *stats)
             stats->compressed++;
         } else {
             TRY(add_entry(w, t, NULL, 0));
+            w->entries[w->count - 1].copied = true;
             stats->copied++;
         }
     }
@@ -299,6 +301,25 @@ entry_of(const struct writer *w, const char *name)
     return NULL;
 }
 
+/* A finished checkpoint with a NaN in a norm is worse than none. */
+static int
+check_finite(const struct tensor *t)
+{
+    size_t n = dtype_size(t->dtype) > 0 ? t->bytes / dtype_size(t->dtype) : 0;
+    float v[256], sum = 0;
+
+    if (t->dtype != DT_BF16 && t->dtype != DT_F16 && t->dtype != DT_F32)
+        return RC_OK;
+    for (size_t i = 0; i < n; i += 256) {
+        size_t m = n - i < 256 ? n - i : 256;
+
+        (void)dtype_to_f32(v, (const char *)t->data + i * dtype_size(t->dtype), t->dtype, m);
+        for (size_t k = 0; k < m; k++)
+            sum += v[k] * 0.0f; /* NaN once any is not finite */
+    }
+    return sum == 0.0f ? RC_OK : err_set(RC_DATA, "%s has values that are not finite", t->name);
+}
+
 static int
 write_shard(struct writer *w, int shard)
 {
@@ -319,6 +340,8 @@ write_shard(struct writer *w, int shard)
     for (size_t i = 0; rc == RC_OK && i < n; i++) {
         const struct entry *e = entry_of(w, t[i].name);
 
+        if (e->copied && (rc = check_finite(&e->t)) != RC_OK)
+            break;
         rc = e->parts > 0 ? write_parts(w, &f, e) : out_write(&f, t[i].data, t[i].bytes);
     }
     if (f.name[0] != '\0')
@@ -472,16 +495,34 @@ remove_dir(const char *dir)
     (void)rmdir(dir);
 }
 
+/* Temporary directories beside OUT that killed runs have left. */
+static void
+collect_stale(const char *out)
+{
+    char path[PATH_MAX];
+    const char *slash = strrchr(out, '/');
+    int n = slash != NULL ? (int)(slash - out) : 1;
+    struct dirent *e;
+    DIR *d;
+
+    (void)snprintf(path, sizeof(path), "%.*s", n > 0 ? n : 1, slash != NULL ? out : ".");
+    if ((d = opendir(path)) == NULL)
+        return;
+    while ((e = readdir(d)) != NULL)
+        if (file_is_stale(e->d_name, slash != NULL ? slash + 1 : out)) {
+            (void)snprintf(path, sizeof(path), "%.*s%s", slash != NULL ? n + 1 : 0, out, e->d_name);
+            remove_dir(path);
+        }
+    (void)closedir(d);
+}
+
 static int
 prepare_dir(struct writer *w)
 {
-    char host[65] = "host";
     struct stat st;
-    size_t len = strlen(w->o->out);
+    char *tmp;
     int n;
 
-    while (len > 1 && w->o->out[len - 1] == '/')
-        len--;
     if (stat(w->o->out, &st) == 0 && rmdir(w->o->out) != 0) {
         if (!w->o->force)
             return err_set(RC_CANTCREATE, "%s: exists already", w->o->out);
@@ -489,8 +530,14 @@ prepare_dir(struct writer *w)
         if (n < 0 || n >= PATH_MAX || access(w->dir, F_OK) != 0)
             return err_set(RC_CANTCREATE, "%s: is no checkpoint that llmc made, and is not replaced", w->o->out);
     }
-    (void)gethostname(host, sizeof(host) - 1);
-    n = snprintf(w->dir, sizeof(w->dir), "%.*s.tmp.%s.%ld", (int)len, w->o->out, host, (long)getpid());
+    n = snprintf(w->dir, sizeof(w->dir), "%s", w->o->out);
+    while (n > 1 && n < PATH_MAX && w->dir[n - 1] == '/')
+        w->dir[--n] = '\0';
+    collect_stale(w->dir);
+    if ((tmp = file_tmp_name(w->dir)) == NULL)
+        return RC_OS;
+    n = snprintf(w->dir, sizeof(w->dir), "%s", tmp);
+    mem_free(tmp);
     if (n < 0 || n >= PATH_MAX)
         return err_set(RC_DATA, "%s: path is too long", w->o->out);
     return file_mkdir(w->dir);
@@ -546,7 +593,7 @@ checkpoint_write(struct run *run, const struct checkpoint_opts *o, struct checkp
 
     *stats = (struct checkpoint_stats){ 0 };
     if (left > 0)
-        return err_set(RC_RETRY, "%d modules are not compressed yet", left);
+        return err_set(RC_RETRY, "%d module%s not compressed yet", left, left == 1 ? " is" : "s are");
     if ((rc = prepare_dir(&w)) != RC_OK)
         return rc;
     w.outputs = json_object();

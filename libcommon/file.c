@@ -3,7 +3,9 @@
 
 #include "mem.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
@@ -117,17 +119,58 @@ forget(const char *path)
     }
 }
 
-static char *
-tmp_name(const char *path)
-{
-    char host[65] = "", *tmp;
-    size_t size = strlen(path) + sizeof(host) + 32;
+enum { HOST_MAX = 65 };
 
-    if (gethostname(host, sizeof(host) - 1) != 0 || host[0] == '\0')
-        (void)snprintf(host, sizeof(host), "localhost");
+static void
+host_name(char host[HOST_MAX])
+{
+    memset(host, 0, HOST_MAX);
+    if (gethostname(host, HOST_MAX - 1) != 0 || host[0] == '\0')
+        (void)snprintf(host, HOST_MAX, "localhost");
     for (char *p = host; *p != '\0'; p++)
         if (*p == '/')
             *p = '_';
+}
+
+bool
+file_is_stale(const char *name, const char *stem)
+{
+    char host[HOST_MAX], *end;
+    const char *tmp = stem != NULL ? name + strlen(stem) : strstr(name, ".tmp.");
+    size_t n;
+    long pid;
+
+    if ((stem != NULL && strncmp(name, stem, strlen(stem)) != 0) || tmp == NULL || strncmp(tmp, ".tmp.", 5) != 0)
+        return false;
+    host_name(host);
+    n = strlen(host);
+    if (strncmp(tmp + 5, host, n) != 0 || tmp[5 + n] != '.')
+        return false;
+    pid = strtol(tmp + 6 + n, &end, 10);
+    return *end == '\0' && pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+void
+file_collect(const char *dir)
+{
+    struct dirent *e;
+    DIR *d = opendir(dir);
+
+    if (d == NULL)
+        return;
+    while ((e = readdir(d)) != NULL)
+        if (file_is_stale(e->d_name, NULL))
+            (void)unlinkat(dirfd(d), e->d_name, 0);
+    (void)closedir(d);
+}
+
+char *
+file_tmp_name(const char *path)
+{
+    char host[HOST_MAX], *tmp;
+    size_t size = strlen(path) + sizeof(host) + 32;
+
+    host_name(host);
     if ((tmp = mem_alloc(size, 1)) != NULL)
         (void)snprintf(tmp, size, "%s.tmp.%s.%ld", path, host, (long)getpid());
     return tmp;
@@ -148,7 +191,7 @@ file_begin(struct file_tmp *f, const char *path)
     if (exists && !S_ISREG(sb.st_mode)) {
         f->fd = open(path, O_WRONLY | O_CLOEXEC);
     } else {
-        if ((f->tmp = tmp_name(path)) == NULL || (rc = remember(f->tmp)) != RC_OK)
+        if ((f->tmp = file_tmp_name(path)) == NULL || (rc = remember(f->tmp)) != RC_OK)
             goto fail;
         /* One of the same name is left from a killed process whose pid came round again. */
         f->fd = open(f->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
@@ -192,7 +235,7 @@ file_commit(struct file_tmp *f)
 {
     int rc = RC_OK, fd = f->fd;
 
-    if (!synced(fd))
+    if (!f->quick && !synced(fd))
         rc = err_set(RC_IO, "%s: cannot sync: %s", f->path, strerror(errno));
     f->fd = -1;
     if (close(fd) != 0 && rc == RC_OK)
@@ -204,7 +247,7 @@ file_commit(struct file_tmp *f)
             forget(f->tmp);
             mem_free(f->tmp);
             f->tmp = NULL;
-            rc = sync_dir(f->path);
+            rc = f->quick ? RC_OK : sync_dir(f->path);
         }
     }
     file_abort(f);

@@ -19,6 +19,7 @@ int file_write_full(int fd, const void *data, size_t bytes);       /* RC_IO with
 
 struct file_tmp {
     int   fd;
+    bool  quick; /* set after file_begin: no fsync, for what a crash of the machine may lose and nobody reads after */
     char *path, *tmp; /* tmp is NULL when path is written directly */
 };
 
@@ -28,6 +29,13 @@ void file_abort(struct file_tmp *f);  /* harmless after commit, after a failed b
 void file_cleanup_signal_safe(void);  /* removes this process's unpublished temporaries */
 
 int file_publish(const char *path, const void *data, size_t bytes); /* the three in one */
+/* Removes x.tmp.HOST.PID files in a directory whose process on this host is gone. */
+void file_collect(const char *dir);
+/* PATH.tmp.HOST.PID of this process; mem_free it. NULL: no memory. */
+char *file_tmp_name(const char *path);
+/* Whether name is STEM.tmp.HOST.PID of a process on this host that is gone; stem NULL: any. */
+bool file_is_stale(const char *name, const char *stem);
+
 int file_mkdir(const char *path); /* parents included; RC_CANTCREATE; an existing directory is fine */
 char *file_join(const char *dir, const char *name); /* mem_free it; NULL: no memory */
 

@@ -145,7 +145,7 @@ hess_merge(struct hess *dst, const struct hess *src)
 }
 
 int
-hess_publish(const struct hess *h, const char *path, const struct st_meta *extra, size_t count)
+hess_publish(const struct hess *h, const char *path, bool durable, const struct st_meta *extra, size_t count)
 {
     struct tensor t[2] = { tensor_1d("sum", DT_F64, (int64_t)packed(h->n), h->sum),
         tensor_1d("grid", DT_I16, h->n, h->grid) };
@@ -160,7 +160,7 @@ hess_publish(const struct hess *h, const char *path, const struct st_meta *extra
     (void)snprintf(sequences, sizeof(sequences), "%lld", (long long)h->sequences);
     meta[count++] = (struct st_meta){ "rows", rows };
     meta[count++] = (struct st_meta){ "sequences", sequences };
-    return st_publish(path, t, 2, meta, count);
+    return durable ? st_publish(path, t, 2, meta, count) : st_publish_quick(path, t, 2, meta, count);
 }
 
 static int

@@ -42,8 +42,8 @@ int hess_merge(struct hess *dst, const struct hess *src);
 
 double hess_diag(const struct hess *h, int i);
 
-/* Extra metadata pairs are the caller's (plan fingerprint, input name). */
-int hess_publish(const struct hess *h, const char *path, const struct st_meta *extra, size_t count);
+/* durable: with fsync. Extra metadata pairs are the caller's (plan fingerprint, input name). */
+int hess_publish(const struct hess *h, const char *path, bool durable, const struct st_meta *extra, size_t count);
 int hess_read(struct hess *h, const char *path, struct st_file *st); /* st stays open for its metadata; close it */
 
 #endif

@@ -425,20 +425,34 @@ out:
     return rc;
 }
 
-int
-st_publish(const char *path, struct tensor *tensors, size_t count, const struct st_meta *meta, size_t meta_count)
+static int
+publish(const char *path, struct tensor *tensors, size_t count, const struct st_meta *meta, size_t meta_count,
+    bool quick)
 {
     struct file_tmp f;
     int rc;
 
     if ((rc = file_begin(&f, path)) != RC_OK)
         return rc;
+    f.quick = quick;
     if ((rc = st_write_frame(f.fd, tensors, count, meta, meta_count)) != RC_OK)
         (void)err_at(rc, "%s", path);
     else
         rc = file_commit(&f);
     file_abort(&f);
     return rc;
+}
+
+int
+st_publish(const char *path, struct tensor *tensors, size_t count, const struct st_meta *meta, size_t meta_count)
+{
+    return publish(path, tensors, count, meta, meta_count, false);
+}
+
+int
+st_publish_quick(const char *path, struct tensor *tensors, size_t count, const struct st_meta *meta, size_t meta_count)
+{
+    return publish(path, tensors, count, meta, meta_count, true);
 }
 
 /* The data of a frame. No more than twice what has arrived is allocated: a header may say anything. */

@@ -60,6 +60,10 @@ int st_header(struct tensor *tensors, size_t count, const struct st_meta *meta, 
  * RC_CANTCREATE, RC_IO; nothing is left behind on failure. */
 int st_publish(const char *path, struct tensor *tensors, size_t count, const struct st_meta *meta, size_t meta_count);
 
+/* The same without fsync: for what the same run makes again if the machine crashes. */
+int st_publish_quick(const char *path, struct tensor *tensors, size_t count, const struct st_meta *meta,
+    size_t meta_count);
+
 /* A stream is files one after the other. A frame without tensors is a control frame; st.path is "stream".
  * Writing: RC_IO. Reading: RC_OK, RC_RETRY at a clean end of stream, RC_DATA when it ends inside a frame. */
 int st_write_frame(int fd, struct tensor *tensors, size_t count, const struct st_meta *meta, size_t meta_count);

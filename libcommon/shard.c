@@ -301,7 +301,12 @@ shard_write(struct shard *s, const struct shard_opts *o)
         (rc = plan_model_fingerprint(&s->model, s->plan.model_fingerprint)) != RC_OK)
         goto out;
     shard_assign(&s->plan, o->ranks);
-    if ((rc = make_json(s, o)) != RC_OK || (rc = compare(s, &exists)) != RC_OK || exists)
+    if ((rc = make_json(s, o)) != RC_OK || (rc = compare(s, &exists)) != RC_OK)
+        goto out;
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && exists; i++)
+        if (plan_path(&s->plan, path, "%s", dirs[i]) == RC_OK)
+            file_collect(path);
+    if (exists)
         goto out;
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && rc == RC_OK; i++)
         if ((rc = plan_path(&s->plan, path, "%s", dirs[i])) == RC_OK)

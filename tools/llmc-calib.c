@@ -276,6 +276,8 @@ calibrate(struct calib *c)
 {
     int last = last_wanted(c), first = 0, limit = 0;
 
+    if (cfg.step >= c->run.plan.step_count)
+        return err_set(RC_USAGE, "step %d of %d", cfg.step, c->run.plan.step_count);
     if (last < 0)
         return RC_OK; /* nothing left */
     while (limit < last && !wanted(c, limit, -1))

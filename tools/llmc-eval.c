@@ -266,6 +266,8 @@ evaluate(struct eval *e)
     for (int l = 0; l < e->src.arch.layers; l++)
         TRY(layer(e, l));
     TRY(score(e, &sum, &count));
+    if (!isfinite(sum))
+        return err_set(RC_NUMERIC, "%s: log likelihood is not finite", cfg.model);
     (void)printf("%s\t%.4f\t%.6f\t%lld\n", cfg.model, exp(sum / (double)count), sum / (double)count, (long long)count);
     return RC_OK;
 }

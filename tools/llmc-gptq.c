@@ -401,10 +401,19 @@ left_tasks(struct gptq *g)
     }
     if (waiting > 0 && worst == RC_OK) {
         if (!g->told)
-            msg_error(NULL, "%d modules have no Hessian yet", waiting);
+            msg_error(NULL, "%d module%s no Hessian yet", waiting, waiting == 1 ? " has" : "s have");
         worst = RC_RETRY;
     }
     return worst;
+}
+
+static bool
+any_match(const struct gptq *g)
+{
+    for (int i = 0; i < g->run.plan.task_count; i++)
+        if (plan_task_match(&g->run.plan.tasks[i], cfg.only))
+            return true;
+    return false;
 }
 
 static void
@@ -428,6 +437,10 @@ main(int argc, char *argv[])
     g.total = plan_tasks_left(&g.run.plan);
     if ((g.seen = mem_zalloc((size_t)g.run.plan.task_count, sizeof(*g.seen))) == NULL)
         die(RC_OS, "%s", err_text());
+    if (!any_match(&g)) {
+        msg_error(NULL, "no task matches \"%s\"", cfg.only);
+        return run_close(&g.run, RC_DATA);
+    }
     if (cfg.dry) {
         print_tasks(&g);
         return run_close(&g.run, RC_OK);

@@ -41,10 +41,12 @@ struct sums {
     double      seconds;
 };
 
+/* Without --keep a Hessian is not synced, and has a name under which no later run finds it. */
 static int
 hessian_path(const struct sums *s, int step, int point, char *out)
 {
-    return plan_path(&s->run.plan, out, "hessian/%d/%s.safetensors", step, arch_point_name((enum point)point));
+    return plan_path(&s->run.plan, out, cfg.keep ? "hessian/%d/%s.safetensors" : "hessian/%d/%s.pipe.safetensors", step,
+        arch_point_name((enum point)point));
 }
 
 static void
@@ -127,7 +129,7 @@ end(struct sums *s)
         if (hess_check(&s->h[p]) != RC_OK)
             return err_at(RC_NUMERIC, "step %d, input %s", s->step, arch_point_name((enum point)p));
         TRY(hessian_path(s, s->step, p, path));
-        TRY(hess_publish(&s->h[p], path, meta, 1));
+        TRY(hess_publish(&s->h[p], path, cfg.keep, meta, 1));
         event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point",
             arch_point_name((enum point)p)),
             EVENT_INT("rows", s->h[p].rows), EVENT_INT("n", s->h[p].n), EVENT_REAL("seconds", s->seconds));

@@ -1,8 +1,9 @@
 /* attention - causal attention, blocked so that scores stay in cache
  *
  * A tile is ATT_MT queries of one head of one sequence. Keys and values of the head are packed for the micro-kernel
- * by the tile itself, up to the last key that it sees. bf16: scores = q k' with f32 sums, softmax in f32,
- * probabilities rounded to bf16, output with f32 sums. f32: two library products a tile.
+ * by the tile itself, up to the last key that it sees. bf16: scores = q k' with f32 sums; e^(s - max) in f32, rounded to
+ * bf16 for the product with v, which has f32 sums and is divided by the sum of the exponentials as they were before
+ * rounding. f32: two library products a tile.
  */
 #include "cpu.h"
 
@@ -41,16 +42,16 @@ range_of(const struct attn_args *a, int qtile)
     return r;
 }
 
-/* Row i of the tile sees keys from first to q0 + i; what it does not see gets probability 0. */
-static void
+/* Row i of the tile sees keys from first to q0 + i; what it does not see becomes 0. Returns 1 / sum. */
+static float
 softmax_row(const struct ops *ops, const struct attn_args *a, const struct att_range *r, float *s, int i)
 {
     int last = r->q0 + i + 1, first = a->window > 0 && last - a->window > 0 ? last - a->window : 0;
 
     first = first > r->lo ? first : r->lo;
     memset(s, 0, (size_t)(first - r->lo) * sizeof(*s));
-    ops->softmax(s + (first - r->lo), last - first, a->scale, a->softcap);
     memset(s + (last - r->lo), 0, (size_t)(r->hi - last) * sizeof(*s));
+    return 1.0f / ops->softmax(s + (first - r->lo), last - first, a->scale, a->softcap);
 }
 
 static int
@@ -88,6 +89,7 @@ tile_bf16(struct att_job *j, const struct att_range *r, const uint16_t *q, const
     uint32_t *pv = pk + (size_t)lds * (size_t)dpairs, *pp = pv + (size_t)kpairs * (size_t)ldo;
     float *s = (float *)(pp + (size_t)kpairs * ATT_MT), *out = s + (size_t)ATT_MT * (size_t)lds;
     uint16_t *prob = (uint16_t *)(out + (size_t)ATT_MT * (size_t)ldo);
+    float inv[ATT_MT];
 
     for (int i = 0; i < qp; i++)
         ops->pack_cols(pq + (size_t)i * OPS_LANES * (size_t)dpairs, q + (size_t)i * OPS_LANES * (size_t)j->ldq,
@@ -99,7 +101,7 @@ tile_bf16(struct att_job *j, const struct att_range *r, const uint16_t *q, const
     dot_all(ops, s, lds, pq, qp, pk, kp, dpairs);
     memset(prob, 0, (size_t)ATT_MT * (size_t)lds * sizeof(*prob));
     for (int i = 0; i < r->m; i++) {
-        softmax_row(ops, a, r, s + (size_t)i * (size_t)lds, i);
+        inv[i] = softmax_row(ops, a, r, s + (size_t)i * (size_t)lds, i);
         ops->from_f32(prob + (size_t)i * (size_t)lds, s + (size_t)i * (size_t)lds, (size_t)keys);
     }
     for (int i = 0; i < qp; i++)
@@ -109,8 +111,11 @@ tile_bf16(struct att_job *j, const struct att_range *r, const uint16_t *q, const
         ops->pack_rows(pv + (size_t)i * OPS_LANES * (size_t)kpairs, v + (size_t)r->lo * (size_t)j->ldv + i * OPS_LANES,
             (size_t)j->ldv, keys, d - i * OPS_LANES < OPS_LANES ? d - i * OPS_LANES : OPS_LANES);
     dot_all(ops, out, ldo, pp, qp, pv, dp, kpairs);
-    for (int i = 0; i < r->m; i++)
+    for (int i = 0; i < r->m; i++) {
+        for (int e = 0; e < d; e++)
+            out[(size_t)i * (size_t)ldo + (size_t)e] *= inv[i];
         ops->from_f32(o + (size_t)i * (size_t)j->ldo, out + (size_t)i * (size_t)ldo, (size_t)d);
+    }
 }
 
 static void
@@ -118,15 +123,18 @@ tile_f32(struct att_job *j, const struct att_range *r, const float *q, const flo
     void *scratch)
 {
     int d = j->a->head_dim, keys = r->hi - r->lo;
-    float *s = scratch;
+    float *s = scratch, inv[ATT_MT];
 
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, r->m, keys, d, 1.0f, q, j->ldq, k +
         (size_t)r->lo * (size_t)j->ldk,
         j->ldk, 0.0f, s, keys);
     for (int i = 0; i < r->m; i++)
-        softmax_row(cpu_of(j->dev)->ops, j->a, r, s + (size_t)i * (size_t)keys, i);
+        inv[i] = softmax_row(cpu_of(j->dev)->ops, j->a, r, s + (size_t)i * (size_t)keys, i);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, r->m, d, keys, 1.0f, s, keys,
         v + (size_t)r->lo * (size_t)j->ldv, j->ldv, 0.0f, o, j->ldo);
+    for (int i = 0; i < r->m; i++)
+        for (int e = 0; e < d; e++)
+            o[(size_t)i * (size_t)j->ldo + (size_t)e] *= inv[i];
 }
 
 static size_t

@@ -25,8 +25,8 @@ struct ops {
     void (*act_mul)(void *y, const void *g, const void *u, enum dtype dt, size_t n, enum act act);
     void (*add)(void *x, const void *y, enum dtype dt, size_t n);
 
-    /* In place on s[n]: softmax(scale s) over n values, the sum taken before division; softcap 0: none. */
-    void (*softmax)(float *s, int n, float scale, float softcap);
+    /* In place on s[n]: e^(x - max x), x = scale s; returns the sum, by which the caller divides. softcap 0: none. */
+    float (*softmax)(float *s, int n, float scale, float softcap);
     /* log sum exp of n values, each T-rounded already. */
     double (*logsumexp)(const float *s, int n, float scale, float softcap);
 

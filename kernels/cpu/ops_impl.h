@@ -251,10 +251,10 @@ row_max(const float *s, int n)
     return lanes_max(lanes);
 }
 
-static void
+static float
 ops_softmax(float *s, int n, float scale, float softcap)
 {
-    float lanes[OPS_LANES] = { 0 }, m, inv;
+    float lanes[OPS_LANES] = { 0 }, m;
     int i = 0;
 
     scale_scores(s, n, scale, softcap);
@@ -268,9 +268,7 @@ ops_softmax(float *s, int n, float scale, float softcap)
         s[i + l] = exp_f(s[i + l] - m);
         lanes[l] += s[i + l];
     }
-    inv = 1.0f / lanes_sum(lanes);
-    for (i = 0; i < n; i++)
-        s[i] *= inv;
+    return lanes_sum(lanes);
 }
 
 static double

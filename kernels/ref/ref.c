@@ -148,7 +148,7 @@ ref_rope(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_
     return RC_OK;
 }
 
-/* One query: o = sum p v, p = T(softmax(scores)). s has room for a->tokens scores. */
+/* One query: o = sum T(e) v / sum e, e = exp(s - max s), as flash attention rounds. s has room for a->tokens scores. */
 static void
 attend(void *o, size_t oo, const void *q, size_t qo, const void *k, size_t ko, int ldk, const void *v, size_t vo,
     int ldv,
@@ -172,8 +172,8 @@ attend(void *o, size_t oo, const void *q, size_t qo, const void *k, size_t ko, i
         double y = 0;
 
         for (int t = first; t <= pos; t++)
-            y += to_t(dt, s[t] / sum) * get(v, dt, vo + (size_t)t * (size_t)ldv + (size_t)e);
-        put(o, dt, oo + (size_t)e, y);
+            y += to_t(dt, s[t]) * get(v, dt, vo + (size_t)t * (size_t)ldv + (size_t)e);
+        put(o, dt, oo + (size_t)e, y / sum);
     }
 }
 

@@ -15,10 +15,13 @@ ap = argparse.ArgumentParser()
 ap.add_argument("--model", required=True); ap.add_argument("--data", required=True); ap.add_argument("--out", required=True)
 ap.add_argument("--scheme", default="W4A16"); ap.add_argument("--group", type=int, default=64)
 ap.add_argument("--threads", type=int, default=2); ap.add_argument("--hessians", action="store_true")
+ap.add_argument("--attention", default="sdpa", help="sdpa or eager: two equivalent runs")
+ap.add_argument("--layers", type=int, help="only so many layers of the model")
 a = ap.parse_args()
 torch.set_num_threads(a.threads)
 ids = [json.loads(l)["input_ids"] for l in open(a.data)]
-model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.bfloat16, attn_implementation=a.attention,
+                                             **({"num_hidden_layers": a.layers} if a.layers else {}))
 names = {m: n for n, m in model.named_modules()}
 os.makedirs(os.path.join(a.out, "hessian"), exist_ok=True)
 

@@ -111,7 +111,7 @@ test_partitions(void **state)
         assert_int_equal(hess_merge(&parts[2], &parts[0]), RC_OK);
         assert_int_equal(hess_merge(&parts[2], &parts[1]), RC_OK);
         same(&whole, &parts[2]);
-        assert_int_equal(hess_publish(&whole, "/tmp/llmc-hess.safetensors", NULL, 0), RC_OK);
+        assert_int_equal(hess_publish(&whole, "/tmp/llmc-hess.safetensors", true, NULL, 0), RC_OK);
         assert_int_equal(hess_read(&back, "/tmp/llmc-hess.safetensors", &st), RC_OK);
         same(&whole, &back);
         st_close(&st);
