@@ -7,7 +7,7 @@
  *     blocks.tsv    block samples tokens digest rank
  *     tokens/BLOCK.safetensors      "input_ids" I32 [tokens], "lengths" I32 [samples]
  *     weights/TASK.safetensors      a symlink to the source shard until it is compressed, then a file by one rename
- *     hessian/STEP/POINT.safetensors        with llmc-hessian --keep; POINT.pipe.safetensors is for its reader alone
+ *     hessian/STEP/POINT.safetensors        POINT.pipe.safetensors in a pipeline: for its reader alone
  *     state/STEP/BLOCK.safetensors  "hidden", and "pending" at points that have one
  *     log/TOOL.RANK.jsonl
  *

@@ -4,13 +4,13 @@
 #include "mem.h"
 #include "msg.h"
 #include "tok_bpe.h"
+#include "tok_regex.h"
 #include "tok_split.h"
 #include "utf8.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 enum { SPECIALS_MAX = 16 };
 
@@ -31,9 +31,9 @@ struct scratch {
 struct tok {
     struct bpe      bpe;
     struct splitter split;
-    struct added   *added; /* longest first */
+    struct added   *added; /* by normalized and first byte, then longest first */
     size_t          added_count;
-    int             first[2][257]; /* by normalized and first byte: some token starts so */
+    size_t          first[2 * 256 + 1]; /* where those of normalized * 256 + first byte start in added */
     int32_t         before[SPECIALS_MAX], after[SPECIALS_MAX]; /* what the post-processor adds */
     int             before_count, after_count;
     int32_t         max_id;
@@ -44,12 +44,19 @@ struct tok {
 
 /* --- reading --- */
 
+static size_t
+added_group(const struct added *a)
+{
+    return (a->normalized ? 256U : 0U) + (unsigned char)a->content[0];
+}
+
 static int
-by_length(const void *a, const void *b)
+by_group(const void *a, const void *b)
 {
     const struct added *x = a, *y = b;
+    size_t g = added_group(x), h = added_group(y);
 
-    return x->len != y->len ? (x->len > y->len ? -1 : 1) : x->id < y->id ? -1 : x->id > y->id;
+    return g != h ? (g < h ? -1 : 1) : x->len != y->len ? (x->len > y->len ? -1 : 1) : x->id < y->id ? -1 : x->id > y->id;
 }
 
 static int
@@ -81,7 +88,6 @@ read_added(struct tok *t, const json_t *obj)
     if (rc != RC_OK)
         return rc;
     a->len = strlen(a->content);
-    t->first[a->normalized][(unsigned char)a->content[0]] = 1;
     t->added_count++;
     return RC_OK;
 }
@@ -154,7 +160,10 @@ read_all(struct tok *t, const json_t *root)
         return RC_OS;
     for (size_t i = 0; i < json_array_size(added); i++)
         TRY(read_added(t, json_array_get(added, i)));
-    qsort(t->added, t->added_count, sizeof(*t->added), by_length);
+    qsort(t->added, t->added_count, sizeof(*t->added), by_group);
+    for (size_t g = 0, i = 0; g <= 512; t->first[g++] = i)
+        while (i < t->added_count && added_group(&t->added[i]) < g)
+            i++;
     return read_post(t, json_object_get(root, "post_processor"));
 }
 
@@ -262,20 +271,6 @@ is_space(uint32_t c)
         c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-/* \w of Unicode: letters, marks, decimal digits, letter numbers, connectors, joiners. */
-static bool
-is_word(uint32_t c)
-{
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC:
-        return true;
-    default:
-        return c == 0x200c || c == 0x200d;
-    }
-}
-
 static uint32_t
 char_before(const char *s, size_t at, size_t *start)
 {
@@ -297,9 +292,10 @@ struct cut {
 static const struct added *
 added_at(const struct tok *t, bool normalized, const char *s, size_t left)
 {
-    for (size_t i = 0; i < t->added_count; i++)
-        if (t->added[i].normalized == normalized && t->added[i].len <= left &&
-            memcmp(t->added[i].content, s, t->added[i].len) == 0)
+    const size_t *range = &t->first[(normalized ? 256U : 0U) + (unsigned char)*s];
+
+    for (size_t i = range[0]; i < range[1]; i++)
+        if (t->added[i].len <= left && memcmp(t->added[i].content, s, t->added[i].len) == 0)
             return &t->added[i];
     return NULL;
 }
@@ -310,12 +306,12 @@ stands_alone(const char *s, size_t start, size_t end, size_t len)
     size_t at;
     uint32_t c;
 
-    if (start > 0 && is_word(char_before(s, start, &at)))
+    if (start > 0 && regex_is_word(char_before(s, start, &at)))
         return false;
     if (end == len)
         return true;
     (void)utf8_decode(s + end, len - end, &c);
-    return !is_word(c);
+    return !regex_is_word(c);
 }
 
 /* The next added token at or after `from`; false: none. `floor` is where unclaimed text starts. */
@@ -323,8 +319,7 @@ static bool
 next_added(const struct tok *t, bool normalized, const char *s, size_t len, size_t *from, size_t floor, struct cut *cut)
 {
     for (size_t i = *from; i < len; i++) {
-        bool some = t->first[normalized][(unsigned char)s[i]] != 0;
-        const struct added *a = some ? added_at(t, normalized, s + i, len - i) : NULL;
+        const struct added *a = added_at(t, normalized, s + i, len - i);
         size_t at;
         uint32_t c;
 
@@ -395,8 +390,7 @@ encode_stretch(const struct tok *t, struct scratch *s, const char *text, size_t 
             break;
         if (rc == RC_OK)
             rc = bpe_add_id(ids, cut.id);
-        floor = cut.end > floor ? cut.end : floor;
-        from = from > floor ? from : floor;
+        floor = cut.end; /* the search goes on in spaces that the token took */
     }
     buf_free(&whole);
     return rc;
@@ -412,8 +406,7 @@ encode(const struct tok *t, struct scratch *s, const char *text, size_t len, str
         if (cut.start > floor)
             TRY(encode_stretch(t, s, text + floor, cut.start - floor, floor == 0, ids));
         TRY(bpe_add_id(ids, cut.id));
-        floor = cut.end > floor ? cut.end : floor;
-        from = from > floor ? from : floor;
+        floor = cut.end; /* the search goes on in spaces that the token took */
     }
     return encode_stretch(t, s, text + floor, len - floor, floor == 0, ids);
 }

@@ -45,8 +45,8 @@ table_size(size_t n)
 
 /* --- byte-level letters: printable bytes stand for themselves, the others for U+0100 and up, in order --- */
 
-static int
-letter_of(int byte)
+int
+bpe_letter(int byte)
 {
     int n = 0;
 
@@ -68,7 +68,7 @@ letters_to_bytes(char *s, size_t *len)
     if (!ready) {
         memset(bytes, -1, sizeof(bytes));
         for (int b = 0; b < 256; b++)
-            bytes[letter_of(b)] = (int16_t)b;
+            bytes[bpe_letter(b)] = (int16_t)b;
         ready = true;
     }
     for (size_t i = 0; i < *len;) {

@@ -42,6 +42,7 @@ int     bpe_open(struct bpe *b, const json_t *model, bool byte_level);
 void    bpe_close(struct bpe *b);
 int32_t bpe_find(const struct bpe *b, const char *s, size_t len); /* -1: absent */
 int     bpe_word(const struct bpe *b, struct bpe_scratch *s, const char *word, size_t len, struct tok_ids *out);
+int     bpe_letter(int byte); /* the code point that stands for it in byte-level text */
 int     bpe_add_id(struct tok_ids *ids, int32_t id);
 
 #endif

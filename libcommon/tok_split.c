@@ -4,6 +4,8 @@
 #include "tok_split.h"
 
 #include "mem.h"
+#include "tok_bpe.h"
+#include "tok_regex.h"
 
 #include <pcre2.h>
 #include <stdlib.h>
@@ -12,55 +14,23 @@
 
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
-/* White_Space of Unicode; PCRE2's \s takes U+180E for a space as well. */
-#define SPACES "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-
 /* --- reading --- */
 
-/* Spells \s and \S out. */
+/* A pattern in PCRE2's spelling. */
 static int
-translate(const char *pattern, struct buf *out)
+compile(struct split_step *s, const struct buf *spelled, const char *pattern, bool literal)
 {
-    bool in_class = false;
-
-    for (const char *c = pattern; *c != '\0'; c++) {
-        if (*c == '\\' && (c[1] == 's' || c[1] == 'S')) {
-            if (in_class && c[1] == 'S')
-                return err_set(RC_DATA, "pattern \"%.200s\" is not supported: \\S in a class", pattern);
-            buf_puts(out, in_class ? SPACES : c[1] == 's' ? "[" SPACES "]" : "[^" SPACES "]");
-            c++;
-        } else if (*c == '\\' && c[1] != '\0') {
-            buf_add(out, c++, 2);
-        } else {
-            in_class = (in_class || *c == '[') && !(in_class && *c == ']');
-            buf_add(out, c, 1);
-        }
-    }
-    return buf_ok(out) ? RC_OK : RC_OS;
-}
-
-static int
-compile(struct split_step *s, const char *pattern, bool literal)
-{
-    struct buf b = { 0 };
+    uint32_t options = PCRE2_UTF | PCRE2_NO_UTF_CHECK | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE);
     size_t at;
-    int code, rc = RC_OK;
+    int code;
 
-    if (literal)
-        buf_puts(&b, pattern);
-    else
-        rc = translate(pattern, &b);
-    if (rc == RC_OK && buf_ok(&b)) {
-        s->regex = pcre2_compile((const unsigned char *)b.s, b.len,
-            literal ? PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_LITERAL : PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK,
-                &code, &at, NULL);
-        if (s->regex == NULL)
-            rc = err_set(RC_DATA, "pattern \"%.200s\" is not supported: error %d at %zu", pattern, code, at);
-        else
-            (void)pcre2_jit_compile(s->regex, PCRE2_JIT_COMPLETE); /* slower without */
-    }
-    buf_free(&b);
-    return rc;
+    if (!buf_ok(spelled))
+        return RC_OS;
+    s->regex = pcre2_compile((const unsigned char *)spelled->s, spelled->len, options, &code, &at, NULL);
+    if (s->regex == NULL)
+        return err_set(RC_DATA, "pattern \"%.200s\" is not supported: error %d", pattern, code);
+    (void)pcre2_jit_compile(s->regex, PCRE2_JIT_COMPLETE); /* slower without */
+    return RC_OK;
 }
 
 static int
@@ -73,15 +43,37 @@ new_step(struct split_step *list, int *count, enum split_kind kind, struct split
     return RC_OK;
 }
 
+/* A step that cuts by a pattern; spelled is taken over. */
+static int
+add_spelled(struct splitter *s, struct buf *spelled, const char *pattern, bool literal,
+    enum split_behaviour behaviour, bool invert)
+{
+    struct split_step *st = NULL;
+    int rc = new_step(s->pre, &s->pre_count, SPLIT_REGEX, &st);
+
+    if (rc == RC_OK) {
+        st->behaviour = behaviour;
+        st->invert = invert;
+        rc = compile(st, spelled, pattern, literal);
+    }
+    buf_free(spelled);
+    return rc;
+}
+
 static int
 add_regex(struct splitter *s, const char *pattern, bool literal, enum split_behaviour behaviour, bool invert)
 {
-    struct split_step *st = NULL;
+    struct buf spelled = { 0 };
+    int rc = RC_OK;
 
-    TRY(new_step(s->pre, &s->pre_count, SPLIT_REGEX, &st));
-    st->behaviour = behaviour;
-    st->invert = invert;
-    return compile(st, pattern, literal);
+    if (literal)
+        buf_puts(&spelled, pattern);
+    else
+        rc = regex_translate(pattern, &spelled);
+    if (rc == RC_OK)
+        return add_spelled(s, &spelled, pattern, literal, behaviour, invert);
+    buf_free(&spelled);
+    return rc;
 }
 
 static int
@@ -195,29 +187,37 @@ static int
 read_pre(struct splitter *s, const json_t *obj)
 {
     enum split_behaviour behaviour;
+    struct buf spelled = { 0 };
+    struct split_step *st = NULL;
     const char *type;
     bool each;
 
     TRY(jget_str(obj, "type", "", &type));
-    if (s->byte_level)
-        return err_set(RC_DATA, "pre_tokenizer \"%s\" after ByteLevel is not supported", type);
+    if (s->byte_level) { /* what follows sees letters in place of bytes, and so does the model */
+        TRY(new_step(s->pre, &s->pre_count, SPLIT_LETTERS, &st));
+        s->byte_level = false;
+    }
     if (strcmp(type, "Split") == 0)
         return read_split(s, obj);
     if (strcmp(type, "ByteLevel") == 0)
         return read_byte_level(s, obj);
     if (strcmp(type, "Digits") == 0) {
         TRY(jget_bool(obj, "individual_digits", false, &each));
-        return add_regex(s, each ? "\\p{N}" : "\\p{N}+", false, SPLIT_ISOLATED, false);
+        regex_digits(&spelled, each);
+        return add_spelled(s, &spelled, type, false, SPLIT_ISOLATED, false);
     }
     if (strcmp(type, "Metaspace") == 0)
         return read_metaspace(s, obj);
-    if (strcmp(type, "Whitespace") == 0)
-        return add_regex(s, "\\w+|[^\\w\\s]+", false, SPLIT_REMOVED, true);
+    if (strcmp(type, "Whitespace") == 0) {
+        regex_whitespace(&spelled);
+        return add_spelled(s, &spelled, type, false, SPLIT_REMOVED, true);
+    }
     if (strcmp(type, "WhitespaceSplit") == 0)
         return add_regex(s, "\\s", false, SPLIT_REMOVED, false);
     if (strcmp(type, "Punctuation") == 0) {
         TRY(read_behaviour(obj, &behaviour));
-        return add_regex(s, "[!-/:-@\\[-`{-~\\p{P}]", false, behaviour, false);
+        regex_punctuation(&spelled);
+        return add_spelled(s, &spelled, type, false, behaviour, false);
     }
     return err_set(RC_DATA, "pre_tokenizer \"%s\" is not supported", type);
 }
@@ -287,8 +287,6 @@ add_piece(struct pieces *p, size_t at, size_t len, bool first)
 {
     struct piece *v;
 
-    if (len == 0)
-        return RC_OK;
     if ((v = mem_grow(p->v, &p->cap, p->count + 1, sizeof(*v))) == NULL)
         return RC_OS;
     p->v = v;
@@ -381,41 +379,53 @@ split_normalise(const struct splitter *s, const char *text, size_t len, bool fir
     if (rc == RC_OK && (!buf_ok(&tmp) || !buf_ok(&p->text)))
         rc = RC_OS;
     buf_free(&tmp);
-    return rc != RC_OK ? rc : add_piece(p, 0, p->text.len, first);
+    return rc != RC_OK || p->text.len == 0 ? rc : add_piece(p, 0, p->text.len, first);
 }
 
-/* One stretch of text between or in matches, placed as the behaviour says. */
+/* The part of a piece before `from`, after `to` or in between, match or not, placed as the behaviour says. An empty
+ * match makes an empty part, which can be merged with; those that stay empty go in the end. */
 static int
-place(struct pieces *p, const struct split_step *st, size_t at, size_t len, bool match, bool *previous, size_t floor)
+place(struct pieces *p, const struct split_step *st, const struct piece *in, size_t from, size_t to, bool match,
+    bool *previous)
 {
-    bool first = at == 0, same = p->count > floor && p->v[p->count - 1].at + p->v[p->count - 1].len == at;
+    size_t at = in->at + from;
+    bool merge = p->count > p->floor && p->v[p->count - 1].at + p->v[p->count - 1].len == at;
 
-    if (len == 0)
-        return RC_OK;
     match = match != st->invert;
     if (st->behaviour == SPLIT_REMOVED && match)
         return RC_OK;
-    if (same && ((st->behaviour == SPLIT_CONTIGUOUS && match == *previous) ||
+    merge = merge && ((st->behaviour == SPLIT_CONTIGUOUS && match == *previous) ||
         (st->behaviour == SPLIT_PREVIOUS && match && !*previous) ||
-        (st->behaviour == SPLIT_NEXT && !match && *previous))) {
-        p->v[p->count - 1].len += len;
-        *previous = match;
-        return RC_OK;
-    }
+        (st->behaviour == SPLIT_NEXT && !match && *previous));
     *previous = match;
-    return add_piece(p, at, len, first);
+    if (!merge)
+        return add_piece(p, at, to - from, in->first && from == 0);
+    p->v[p->count - 1].len += to - from;
+    return RC_OK;
+}
+
+static void
+drop_empty(struct pieces *p)
+{
+    size_t n = p->floor;
+
+    for (size_t i = p->floor; i < p->count; i++)
+        if (p->v[i].len > 0)
+            p->v[n++] = p->v[i];
+    p->count = n;
 }
 
 static int
 split_regex(const struct split_step *st, struct pieces *p, const struct piece *in)
 {
     const unsigned char *text = (const unsigned char *)p->text.s + in->at;
-    size_t from = 0, floor = p->count;
-    bool previous = false;
+    bool previous = false, empty = false;
+    size_t from = 0;
     PCRE2_SIZE *range;
 
     if (p->match == NULL && (p->match = pcre2_match_data_create(8, NULL)) == NULL)
         return err_set(RC_OS, "out of memory");
+    p->floor = p->count;
     for (size_t at = 0; at < in->len;) {
         int n = pcre2_match(st->regex, text, in->len, at, PCRE2_NO_UTF_CHECK, p->match, NULL);
 
@@ -424,17 +434,39 @@ split_regex(const struct split_step *st, struct pieces *p, const struct piece *i
         if (n < 0)
             return err_set(RC_DATA, "pattern fails on this text: error %d", n);
         range = pcre2_get_ovector_pointer(p->match);
-        if (range[1] == range[0]) { /* an empty match cuts nothing */
-            at = range[1] + 1;
-            while (at < in->len && (text[at] & 0xc0) == 0x80)
+        at = range[1];
+        if (range[0] == range[1]) { /* go on after the next character; right after a match it does not count */
+            for (at++; at < in->len && (text[at] & 0xc0) == 0x80;)
                 at++;
-            continue;
+            if (range[0] == from && from > 0)
+                continue;
+            empty = true;
         }
-        TRY(place(p, st, in->at + from, range[0] - from, false, &previous, floor));
-        TRY(place(p, st, in->at + range[0], range[1] - range[0], true, &previous, floor));
-        at = from = range[1];
+        if (range[0] > from)
+            TRY(place(p, st, in, from, range[0], false, &previous));
+        TRY(place(p, st, in, range[0], range[1], true, &previous));
+        from = range[1];
     }
-    return place(p, st, in->at + from, in->len - from, false, &previous, floor);
+    if (from < in->len)
+        TRY(place(p, st, in, from, in->len, false, &previous));
+    if (empty)
+        drop_empty(p);
+    return RC_OK;
+}
+
+/* A copy with the letters that stand for its bytes. */
+static int
+letters(struct pieces *p, const struct piece *in)
+{
+    size_t at = p->text.len;
+
+    for (size_t i = 0; i < in->len; i++) {
+        unsigned c = (unsigned)bpe_letter((unsigned char)p->text.s[in->at + i]);
+        char two[2] = { (char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f)) }, one = (char)c;
+
+        buf_add(&p->text, c < 0x80 ? &one : two, c < 0x80 ? 1 : 2);
+    }
+    return buf_ok(&p->text) ? add_piece(p, at, p->text.len - at, in->first) : RC_OS;
 }
 
 /* A changed copy of the piece at the end of the text. */
@@ -493,6 +525,8 @@ split_words(const struct splitter *s, struct pieces *p)
                 TRY(split_regex(st, p, &in));
             else if (st->kind == SPLIT_PREFIX_SPACE)
                 TRY(prefix_space(p, &in));
+            else if (st->kind == SPLIT_LETTERS)
+                TRY(letters(p, &in));
             else
                 TRY(metaspace(st, p, &in));
         }

@@ -12,7 +12,7 @@ enum { SPLIT_STEPS_MAX = 16 };
 
 enum split_kind {
     SPLIT_NFC, SPLIT_PREPEND, SPLIT_REPLACE, /* normalisers */
-    SPLIT_REGEX, SPLIT_PREFIX_SPACE, SPLIT_METASPACE /* pre-tokenizers */
+    SPLIT_REGEX, SPLIT_PREFIX_SPACE, SPLIT_LETTERS, SPLIT_METASPACE /* pre-tokenizers */
 };
 
 enum split_behaviour { SPLIT_ISOLATED, SPLIT_REMOVED, SPLIT_PREVIOUS, SPLIT_NEXT, SPLIT_CONTIGUOUS };
@@ -28,7 +28,7 @@ struct split_step {
 struct splitter {
     struct split_step norm[SPLIT_STEPS_MAX], pre[SPLIT_STEPS_MAX];
     int               norm_count, pre_count;
-    bool              byte_level;
+    bool              byte_level; /* the words are bytes; else the model sees their characters */
 };
 
 struct piece {
@@ -40,6 +40,7 @@ struct pieces {
     struct buf    text;
     struct piece *v, *spare;
     size_t        count, cap, spare_count, spare_cap;
+    size_t        floor; /* pieces from here on are of the piece that is being cut */
     void         *match; /* pcre2_match_data */
 };
 

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -36,16 +37,17 @@ static const struct tool tool = {
 struct sums {
     struct run  run;
     int         step; /* -1: none open */
+    bool        durable; /* with --keep, or when stdout is no pipe */
     bool        open[POINT_COUNT];
     struct hess h[POINT_COUNT];
     double      seconds;
 };
 
-/* Without --keep a Hessian is not synced, and has a name under which no later run finds it. */
+/* A Hessian that goes straight to the next stage is not synced, and has a name under which no later run finds it. */
 static int
 hessian_path(const struct sums *s, int step, int point, char *out)
 {
-    return plan_path(&s->run.plan, out, cfg.keep ? "hessian/%d/%s.safetensors" : "hessian/%d/%s.pipe.safetensors", step,
+    return plan_path(&s->run.plan, out, s->durable ? "hessian/%d/%s.safetensors" : "hessian/%d/%s.pipe.safetensors", step,
         arch_point_name((enum point)point));
 }
 
@@ -129,7 +131,7 @@ end(struct sums *s)
         if (hess_check(&s->h[p]) != RC_OK)
             return err_at(RC_NUMERIC, "step %d, input %s", s->step, arch_point_name((enum point)p));
         TRY(hessian_path(s, s->step, p, path));
-        TRY(hess_publish(&s->h[p], path, cfg.keep, meta, 1));
+        TRY(hess_publish(&s->h[p], path, s->durable, meta, 1));
         event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point",
             arch_point_name((enum point)p)),
             EVENT_INT("rows", s->h[p].rows), EVENT_INT("n", s->h[p].n), EVENT_REAL("seconds", s->seconds));
@@ -194,6 +196,7 @@ int
 main(int argc, char *argv[])
 {
     struct sums s = { .step = -1 };
+    struct stat st;
     bool told = false;
     int rc;
 
@@ -202,6 +205,7 @@ main(int argc, char *argv[])
         die(RC_USAGE, "stdin is a terminal: pipe llmc-calib into it");
     if ((rc = run_open(&s.run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
+    s.durable = cfg.keep || fstat(STDOUT_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode);
     if (s.run.ranks > 1)
         rc = err_set(RC_UNAVAILABLE, "%d ranks: no communicator is compiled in", s.run.ranks);
     else
