@@ -1,4 +1,4 @@
-/* archive - read a file that may be compressed (.gz, .zst, .xz, ... by content), through libarchive */
+/* archive - read a file that may be compressed (.gz, .bz2, .xz, .zst or .lz4, by content), through libarchive */
 #ifndef LLMC_ARCHIVE_H
 #define LLMC_ARCHIVE_H
 

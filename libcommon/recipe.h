@@ -1,8 +1,14 @@
 /* recipe - which module gets which scheme, and how it is rounded
  *
- * Read from LLM Compressor's YAML (llmc-recipe(5)): stages, in them groups of modifiers, of which GPTQModifier and
- * QuantizationModifier are known; everything unknown is refused by name. Or made from a preset's name. A recipe owns
- * its strings; it is written into the plan as JSON and read back from there.
+ * Read from LLM Compressor's YAML (llmc-recipe(5)): stages, in them groups of modifiers, in them
+ * GPTQModifier and QuantizationModifier with arguments; everything unknown is refused by name and
+ * line. Or made from a preset's name. It is written into the plan as JSON and read back from there.
+ *
+ * Modifiers are kept in order. A module belongs to the first that targets and does not ignore it;
+ * that a later one targets it too is an error. GPTQModifier without a scheme adds no groups but
+ * makes GPTQ of those of the QuantizationModifiers before it.
+ *
+ * Order of calls: read (or make), recipe_find() for every module, recipe_check_used().
  */
 #ifndef LLMC_RECIPE_H
 #define LLMC_RECIPE_H
@@ -11,44 +17,72 @@
 #include "match.h"
 #include "scheme.h"
 
+enum { RECIPE_MODIFIERS_MAX = 100, RECIPE_GROUPS_MAX = 1000 };
+
+/* Of targets or of ignore. */
+struct recipe_entry {
+    struct match match;
+    char        *why;  /* "ignored by ENTRY" or "left alone by ENTRY": why a module has no scheme */
+    bool         used; /* some module matched it */
+};
+
 struct recipe_group {
-    char         *name;    /* "group_0" */
-    struct scheme scheme;
-    json_t       *targets; /* list of strings, as written */
-    struct match *match;
-    int           match_count;
-    bool          gptq;    /* else plain rounding */
-    bool          actorder; /* columns by descending diagonal */
-    double        dampening_frac;
-    int           block_size;
-    bool         *used;    /* by target: some module matched it */
+    char                *name;   /* "group_0" */
+    struct scheme        scheme; /* without weights (UNQUANTIZED): its modules are left alone */
+    json_t              *targets; /* list of strings, as written */
+    struct recipe_entry *entries; /* of targets */
+    int                  entry_count;
+    json_t              *weight_kwargs, *input_kwargs; /* observer_kwargs; NULL: none */
+    bool                 gptq;     /* else plain rounding */
+    bool                 actorder; /* columns by descending diagonal */
+    double               dampening_frac;
+    int                  block_size;
+};
+
+struct recipe_modifier {
+    char                *stage, *group; /* without "_stage" and "_modifiers" */
+    char                *name;          /* "GPTQModifier", "QuantizationModifier" */
+    json_t              *args; /* those not null, defaults filled in, in LLM Compressor's order */
+    struct recipe_entry *ignore;
+    int                  ignore_count;
+    int                  first_group, end_group;
+    bool                 gptq;
 };
 
 struct recipe {
-    struct recipe_group *groups;
-    int                  group_count;
-    json_t              *ignore; /* list of strings */
-    struct match        *ignore_match;
-    int                  ignore_count;
-    bool                *ignore_used;
-    bool                 bypass_divisibility;
+    char                   *origin; /* file; NULL: none */
+    struct recipe_modifier *modifiers;
+    int                     modifier_count;
+    struct recipe_group    *groups;
+    int                     group_count;
+    bool                    bypass_divisibility;
+    char                   *problem; /* the first that recipe_find() met; NULL: none */
 };
 
-/* What -s SCHEME -g GROUP means: targets Linear, ignore lm_head. group 0: the preset's; -1: one a row. */
+/* What -s SCHEME -g GROUP means: targets Linear, ignore lm_head. group 0: the preset's; -1: one a
+ * row. */
 int  recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq);
 int  recipe_read(struct recipe **out, const char *path);
+int  recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *subject);
 void recipe_free(struct recipe *r);
 
+/* Modifiers as they were read and groups as they were resolved: the whole of the recipe. */
 int recipe_json(const struct recipe *r, json_t **out);
+/* RC_DATA also when its modifiers do not give its groups: another version wrote it. */
 int recipe_from_json(struct recipe **out, const json_t *json);
-/* From a compressed checkpoint's quantization_config: groups and ignore list. */
+/* From a compressed checkpoint's quantization_config: groups and ignore list, to find schemes. */
 int recipe_from_config(struct recipe **out, const json_t *quantization_config);
-/* As LLM Compressor saves it: YAML with defaults filled in. mem_free the text. */
+/* recipe.yaml as LLM Compressor saves it, and reads it: one stage, defaults filled in. mem_free
+ * the text. */
 int recipe_yaml(const struct recipe *r, char **out);
 
-/* Group of a module by its qualified name and class ("Linear"); -1: none, and *why says so when it is not NULL. */
-int recipe_find(struct recipe *r, const char *module, const char *class_name, const char **why);
-/* After recipe_find was asked for every module: RC_DATA names a target or an ignore entry that matched nothing. */
+/* Group of a module by its qualified name and its class and bases, separated by spaces ("Linear");
+ * -1: none, and *why, which lives as long as r, says so when it is not NULL. */
+int recipe_find(struct recipe *r, const char *module, const char *classes, const char **why);
+
+/* After recipe_find() was asked for every module: RC_DATA names a target or an ignore entry that
+ * matched nothing, a module that two modifiers claim, or what is read but cannot be done yet: a
+ * kv_cache_scheme, weight observers other than the minmax ones, observer_kwargs. */
 int recipe_check_used(const struct recipe *r);
 
 bool recipe_needs_hessian(const struct recipe *r, int group);

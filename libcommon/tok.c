@@ -376,13 +376,7 @@ encode_stretch(const struct tok *t, struct scratch *s, const char *text, size_t 
         size_t end = more ? cut.start : whole.len;
 
         if (end > floor) {
-            s->pieces.text.len = 0;
-            buf_add(&s->pieces.text, whole.s + floor, end - floor);
-            s->pieces.count = 0;
-            if (s->pieces.v == NULL) /* split_normalise made one */
-                rc = RC_BUG;
-            else
-                s->pieces.v[s->pieces.count++] = (struct piece){ 0, end - floor, first && floor == 0 };
+            rc = pieces_set(&s->pieces, whole.s + floor, end - floor, first && floor == 0);
             if (rc == RC_OK)
                 rc = encode_words(t, s, ids);
         }

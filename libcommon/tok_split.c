@@ -12,6 +12,8 @@
 #include <string.h>
 #include <utf8proc.h>
 
+enum { STACK_BYTES_MAX = 1 << 28 };
+
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 /* --- reading --- */
@@ -279,6 +281,8 @@ pieces_free(struct pieces *p)
     mem_free(p->v);
     mem_free(p->spare);
     pcre2_match_data_free(p->match);
+    pcre2_match_context_free(p->context);
+    pcre2_jit_stack_free(p->stack);
     *p = (struct pieces){ 0 };
 }
 
@@ -352,6 +356,17 @@ nfc(struct buf *out, const char *text, size_t len)
 }
 
 int
+pieces_set(struct pieces *p, const char *text, size_t len, bool first)
+{
+    p->count = 0;
+    p->text.len = 0;
+    buf_add(&p->text, text, len);
+    if (!buf_ok(&p->text))
+        return RC_OS;
+    return len == 0 ? RC_OK : add_piece(p, 0, len, first);
+}
+
+int
 split_normalise(const struct splitter *s, const char *text, size_t len, bool first, struct pieces *p)
 {
     struct buf tmp = { 0 };
@@ -415,6 +430,22 @@ drop_empty(struct pieces *p)
     p->count = n;
 }
 
+/* A long match of a repeated group does not fit the stack that PCRE2 starts with. */
+static int
+match_at(const struct split_step *st, struct pieces *p, const unsigned char *text, size_t len, size_t at)
+{
+    int n = pcre2_match(st->regex, text, len, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
+
+    if (n != PCRE2_ERROR_JIT_STACKLIMIT || p->context != NULL)
+        return n;
+    p->context = pcre2_match_context_create(NULL);
+    p->stack = pcre2_jit_stack_create(1 << 16, STACK_BYTES_MAX, NULL);
+    if (p->context == NULL || p->stack == NULL)
+        return PCRE2_ERROR_NOMEMORY;
+    pcre2_jit_stack_assign(p->context, NULL, p->stack);
+    return pcre2_match(st->regex, text, len, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
+}
+
 static int
 split_regex(const struct split_step *st, struct pieces *p, const struct piece *in)
 {
@@ -427,7 +458,7 @@ split_regex(const struct split_step *st, struct pieces *p, const struct piece *i
         return err_set(RC_OS, "out of memory");
     p->floor = p->count;
     for (size_t at = 0; at < in->len;) {
-        int n = pcre2_match(st->regex, text, in->len, at, PCRE2_NO_UTF_CHECK, p->match, NULL);
+        int n = match_at(st, p, text, in->len, at);
 
         if (n == PCRE2_ERROR_NOMATCH)
             break;

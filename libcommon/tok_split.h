@@ -41,7 +41,7 @@ struct pieces {
     struct piece *v, *spare;
     size_t        count, cap, spare_count, spare_cap;
     size_t        floor; /* pieces from here on are of the piece that is being cut */
-    void         *match; /* pcre2_match_data */
+    void         *match, *context, *stack; /* pcre2_match_data; the others once a pattern needs a larger stack */
 };
 
 /* The objects "normalizer" and "pre_tokenizer", either may be null. RC_DATA without the file's name. */
@@ -49,7 +49,9 @@ int  split_open(struct splitter *s, const json_t *normalizer, const json_t *pre)
 void split_close(struct splitter *s);
 
 void pieces_free(struct pieces *p);
-/* Normalises text into p->text as the only piece. */
+/* text as the only piece. */
+int  pieces_set(struct pieces *p, const char *text, size_t len, bool first);
+/* The same, normalised. */
 int  split_normalise(const struct splitter *s, const char *text, size_t len, bool first, struct pieces *p);
 /* Cuts p's pieces into words. */
 int  split_words(const struct splitter *s, struct pieces *p);

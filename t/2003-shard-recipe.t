@@ -84,11 +84,11 @@ GPTQModifier:
   targets: ["re:.*q_proj"]
   scheme: W4A16
 E
-broken 'an unsupported modifier' 'modifier SmoothQuantModifier is not supported; there are GPTQModifier' <<'E'
+broken 'an unsupported modifier' 'modifier SmoothQuantModifier is not supported; llmc does GPTQModifier' <<'E'
 SmoothQuantModifier:
   smoothing_strength: 0.8
 E
-broken 'a second modifier' 'QuantizationModifier is a second modifier' <<'E'
+broken 'a module that two modifiers compress' 'GPTQModifier of .* compresses it, and QuantizationModifier of .* again' <<'E'
 GPTQModifier:
   targets: [Linear]
   scheme: W4A16
