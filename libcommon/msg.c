@@ -40,8 +40,8 @@ err_at(int rc, const char *fmt, ...)
     va_start(ap, fmt);
     n = vsnprintf(err_buf, sizeof(err_buf), fmt, ap);
     va_end(ap);
-    if (n >= 0 && n < TEXT_MAX)
-        (void)snprintf(err_buf + n, sizeof(err_buf) - (size_t)n, ": %s", old);
+    if (n >= 0 && n < TEXT_MAX - 3)
+        (void)snprintf(err_buf + n, sizeof(err_buf) - (size_t)n, ": %.*s", TEXT_MAX - 3 - n, old);
     return rc;
 }
 

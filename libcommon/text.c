@@ -205,11 +205,11 @@ static int
 take_ids(struct text *t, const json_t *list, struct text_sample *s)
 {
     size_t n = json_array_size(list);
-    int32_t *ids = mem_grow(t->ids, &t->ids_cap, n + 1, sizeof(*ids));
+    int32_t *ids;
 
     if (!json_is_array(list))
         return err_set(RC_DATA, "%s: line %d: \"input_ids\" is not a list", t->path, t->line);
-    if (ids == NULL)
+    if ((ids = mem_grow(t->ids, &t->ids_cap, n + 1, sizeof(*ids))) == NULL)
         return RC_OS;
     t->ids = ids;
     for (size_t i = 0; i < n; i++) {

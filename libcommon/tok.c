@@ -56,7 +56,11 @@ by_group(const void *a, const void *b)
     const struct added *x = a, *y = b;
     size_t g = added_group(x), h = added_group(y);
 
-    return g != h ? (g < h ? -1 : 1) : x->len != y->len ? (x->len > y->len ? -1 : 1) : x->id < y->id ? -1 : x->id > y->id;
+    if (g != h)
+        return g < h ? -1 : 1;
+    if (x->len != y->len)
+        return x->len > y->len ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
 }
 
 static int
@@ -133,16 +137,21 @@ read_post(struct tok *t, const json_t *post)
     }
     if (strcmp(type, "TemplateProcessing") != 0)
         return err_set(RC_DATA, "post_processor \"%s\" is not supported", type);
+    if (t->before_count + t->after_count > 0)
+        return err_set(RC_DATA, "post_processor with two templates is not supported");
     list = json_object_get(post, "single");
     for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *item = json_array_get(list, i);
+        const json_t *item = json_array_get(list, i), *sequence = json_object_get(item, "Sequence");
+        const char *id = json_string_value(json_object_get(sequence, "id"));
 
-        if (json_object_get(item, "Sequence") != NULL)
-            after = true;
-        else
+        if (sequence == NULL)
             TRY(template_token(post, item, after ? t->after : t->before, after ? &t->after_count : &t->before_count));
+        else if (after || id == NULL || strcmp(id, "A") != 0)
+            return err_set(RC_DATA, "post_processor with this template is not supported: want \"$A\" once");
+        else
+            after = true;
     }
-    return RC_OK;
+    return after ? RC_OK : err_set(RC_DATA, "post_processor with a template without \"$A\" is not supported");
 }
 
 static int

@@ -171,6 +171,7 @@ read_metaspace(struct splitter *s, const json_t *obj)
 {
     const char *replacement, *scheme;
     struct split_step *st = NULL;
+    bool prefix;
 
     TRY(new_step(s->pre, &s->pre_count, SPLIT_METASPACE, &st));
     TRY(jget_str(obj, "replacement", "\xe2\x96\x81", &replacement));
@@ -179,6 +180,9 @@ read_metaspace(struct splitter *s, const json_t *obj)
     TRY(keep(&st->to, replacement));
     if (strcmp(scheme, "never") == 0)
         return RC_OK;
+    TRY(jget_bool(obj, "add_prefix_space", true, &prefix));
+    if (!prefix)
+        return err_set(RC_DATA, "add_prefix_space does not match prepend_scheme \"%s\"", scheme);
     if (strcmp(scheme, "first") != 0 && strcmp(scheme, "always") != 0)
         return err_set(RC_DATA, "prepend_scheme \"%s\" is not supported", scheme);
     st->first_only = strcmp(scheme, "first") == 0;

@@ -118,7 +118,7 @@ ok 'llmc run, again and again until it is through' '
 ok 'a stage that is killed is what llmc run ends with' '
     rm -rf w out
     rc=0
-    LLMC_FAIL=rename:3:KILL:*weights* LD_PRELOAD=$build/t/fail.so llmc run small $opts -o out -C w >log 2>err || rc=$?
+    ASAN_OPTIONS=verify_asan_link_order=0 LLMC_FAIL=rename:3:KILL:*weights* LD_PRELOAD=$build/t/fail.so llmc run small $opts -o out -C w >log 2>err || rc=$?
     cat err
     echo "exit status $rc"
     [ "$rc" -eq 137 ]
@@ -129,7 +129,7 @@ ok 'a stage that is killed is what llmc run ends with' '
 full() {    # stage pattern: the disk is full at its second write there
     rm -rf w out
     rc=0
-    LLMC_FAIL=write:2:ENOSPC:$2 LD_PRELOAD=$build/t/fail.so llmc run small $opts -o out -C w --keep >log 2>err || rc=$?
+    ASAN_OPTIONS=verify_asan_link_order=0 LLMC_FAIL=write:2:ENOSPC:$2 LD_PRELOAD=$build/t/fail.so llmc run small $opts -o out -C w --keep >log 2>err || rc=$?
     cat err
     echo "exit status $rc"
     [ "$rc" -eq 74 ] && grep -q "^llmc-$1: .*No space left" err && [ ! -e out ] && clean none && resumes

@@ -4,7 +4,7 @@
 #   every FILE            lines to 120 columns, no trailing space, no path of one machine
 #   C                     no tabs, functions to 70 lines
 #   libcommon/ kernels/   .c to 800 lines, .h to 200 (kernels/, whose headers hold code: 400)
-#   tools/                to 450 lines
+#   tools/                to 480 lines
 #   man/* of the tree     mandoc -T lint -W warning, no path of one machine; every .Xr to a page of ours is there
 set -u
 root=$(cd "${0%/*}/.." && pwd) || exit 1
@@ -24,7 +24,7 @@ function end_of_file() {
     else if (last ~ /\.(h|cuh)$/)
         longer("header", last ~ /(^|\/)kernels\// ? 400 : 200)
     else if (last ~ /(^|\/)tools\/[^\/]*$/)
-        longer("tool", 450)
+        longer("tool", 480)
 }
 
 FNR == 1 {

@@ -425,36 +425,43 @@ print_tasks(const struct gptq *g)
                 g->run.plan.recipe->groups[g->run.plan.tasks[i].group].scheme.name, g->run.plan.tasks[i].cost);
 }
 
+/* Tasks that need no Hessian, those that stdin names, those whose Hessian lies in the work directory. */
+static int
+all_tasks(struct gptq *g)
+{
+    int worst = plain_tasks(g);
+
+    if (isatty(STDIN_FILENO) != 1 && (worst == RC_OK || worst == RC_NUMERIC))
+        worst = rc_worse(worst, stdin_tasks(g));
+    if (worst == RC_OK || worst == RC_NUMERIC || worst == RC_RETRY)
+        worst = rc_worse(worst, left_tasks(g));
+    if (stop_check() == RC_OK)
+        return worst;
+    msg_error(NULL, "%s", err_text());
+    return rc_worse(worst, RC_RETRY);
+}
+
 int
 main(int argc, char *argv[])
 {
     struct gptq g = { 0 };
-    int rc, worst;
+    int rc;
 
     (void)opt_parse(&tool, argc, argv);
     if ((rc = run_open(&g.run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
     g.total = plan_tasks_left(&g.run.plan);
     if ((g.seen = mem_zalloc((size_t)g.run.plan.task_count, sizeof(*g.seen))) == NULL)
-        die(RC_OS, "%s", err_text());
-    if (!any_match(&g)) {
-        msg_error(NULL, "no task matches \"%s\"", cfg.only);
-        return run_close(&g.run, RC_DATA);
-    }
-    if (cfg.dry) {
-        print_tasks(&g);
-        return run_close(&g.run, RC_OK);
-    }
-    worst = plain_tasks(&g);
-    if (isatty(STDIN_FILENO) != 1 && (worst == RC_OK || worst == RC_NUMERIC))
-        worst = rc_worse(worst, stdin_tasks(&g));
-    if (worst == RC_OK || worst == RC_NUMERIC || worst == RC_RETRY)
-        worst = rc_worse(worst, left_tasks(&g));
-    if (stop_check() != RC_OK) {
+        rc = RC_OS;
+    else if (!any_match(&g))
+        rc = err_set(RC_DATA, "no task matches \"%s\"", cfg.only);
+    if (rc != RC_OK)
         msg_error(NULL, "%s", err_text());
-        worst = rc_worse(worst, RC_RETRY);
-    }
+    else if (cfg.dry)
+        print_tasks(&g);
+    else
+        rc = all_tasks(&g);
     factor_free(&g.f);
     mem_free(g.seen);
-    return run_close(&g.run, worst);
+    return run_close(&g.run, rc);
 }

@@ -86,9 +86,19 @@ def spread(s, rows, cols, args):
     if args.strategy == "block":
         h, w = args.block_structure
         return s.repeat(h, axis=0)[:rows].repeat(w, axis=1)[:, :cols]
-    if s.ndim == 2 and s.shape[1] > 1:
+    if args.strategy in ("group", "tensor_group"):
         s = s.repeat(args.group_size, axis=1)[:, :cols]
     return np.broadcast_to(s, (rows, cols))
+
+
+def scale_shape(rows, cols, args):
+    """What the strategy asks of a scale or zero point; broadcasting would accept less."""
+    if args.strategy == "block":
+        h, w = args.block_structure
+        return -(-rows // h), -(-cols // w)
+    if args.strategy in ("group", "tensor_group"):
+        return rows, -(-cols // args.group_size)
+    return (rows, 1) if args.strategy == "channel" else (1,)
 
 
 def dequantise(module, file, scheme):
@@ -97,6 +107,14 @@ def dequantise(module, file, scheme):
     get = lambda suffix: file.get(f"{module}.{suffix}")
     scale = get("weight_scale")
     packed, plain, zero = get("weight_packed"), get("weight"), get("weight_zero_point")
+    if packed is None and plain is None:
+        raise ValueError("the file has a scale, but no weight")
+    if packed is not None and packed[0] == "I32" and get("weight_shape") is None:
+        raise ValueError("packed, but no weight_shape")
+    if get("weight_g_idx") is not None:
+        raise ValueError("weight_g_idx is not understood here")
+    if not args.symmetric and zero is None:
+        raise ValueError("not symmetric, but no zero point")
     fmt = getattr(scheme.format, "value", scheme.format)
     if packed is not None and packed[0] == "I32":
         rows, cols = (int(v) for v in get("weight_shape")[1])
@@ -111,6 +129,9 @@ def dequantise(module, file, scheme):
         code = plain[1].astype(np.int32)
         zero = None if zero is None else zero[1].astype(np.int32)
     rows, cols = code.shape
+    for what, v in (("scale", scale[1]), ("zero point", zero)):
+        if v is not None and v.shape != scale_shape(rows, cols, args):
+            raise ValueError(f"{what} is {list(v.shape)}, want {list(scale_shape(rows, cols, args))}")
     s = np.exp2(scale[1].astype(np.float32) - 127) if scale[0] in ("U8", "F8_E8M0") else floats(scale)
     if get("weight_global_scale") is not None:
         s = s / floats(get("weight_global_scale"))
@@ -161,7 +182,11 @@ def main():
     for name in sorted(set(schemes) & stored):
         weight = modules[name].weight
         got = weight.detach().float().numpy()
-        fmt, want = dequantise(name, file, schemes[name])
+        try:
+            fmt, want = dequantise(name, file, schemes[name])
+        except ValueError as e:
+            wrong.append(f"{name}: {e}")
+            continue
         want = rounded(want, weight.dtype)
         formats[fmt] = formats.get(fmt, 0) + 1
         if got.shape != want.shape:

@@ -19,7 +19,7 @@ open_bytes(const char *data, size_t len, int want)
     struct text *t = NULL;
     int fd;
 
-    (void)strcpy(path, "/tmp/llmc-text.XXXXXX");
+    (void)strcpy(path, P_tmpdir "/llmc-text.XXXXXX");
     assert_true((fd = mkstemp(path)) >= 0);
     assert_true(write(fd, data, len) == (ssize_t)len);
     (void)close(fd);
@@ -72,6 +72,14 @@ test_plain(void **state)
     t = open_bytes("", 0, RC_OK);
     assert_int_equal(text_next(t, &s), RC_RETRY);
     done(t);
+    t = open_bytes("begin 644 x\n#86)C\n`\nend\n", 25, RC_OK); /* no archive */
+    assert_int_equal(text_next(t, &s), RC_OK);
+    assert_int_equal(s.len, 25);
+    done(t);
+    t = open_bytes(" \n\t", 3, RC_OK); /* a text of spaces is a text */
+    assert_int_equal(text_next(t, &s), RC_OK);
+    assert_int_equal(s.len, 3);
+    done(t);
 }
 
 static void
@@ -83,6 +91,10 @@ test_bad(void **state)
         { "{\"text\":\"a\"}\n{\"input_ids\": 1}\n", "line 2: \"input_ids\" is not a list" },
         { "{\"text\":\"a\"}\n{\"input_ids\": [1, -1]}\n", "line 2: \"input_ids\" item 1 is not a token id" },
         { "{\"text\":\"a\"}\n{\"text\": \"\xff\"}\n", "line 2: JSON" },
+        { "{\"text\":\"a\"}\n\n{\"text\": \"\\ud800\"}\n", "line 3: JSON" }, /* half a pair */
+        { "{\"text\":\"a\"}\nplain\n", "line 2: JSON" },
+        { "{\"text\":\"a\"}\n{\"input_ids\": [1, 2.5]}\n", "line 2: \"input_ids\" item 1 is not a token id" },
+        { "{\"text\":\"a\"}\n{\"input_ids\": [2147483648]}\n", "line 2: \"input_ids\" item 0 is not a token id" },
     };
     struct text_sample s;
     struct text *t = NULL;
@@ -105,22 +117,25 @@ static void
 test_compressed(void **state)
 {
     static const char *const programs[] = { "gzip", "zstd", "xz" };
-    char command[256];
+    char dir[] = P_tmpdir "/llmc-text.XXXXXX", command[512], whole[64], cut[64];
     struct text_sample s;
     struct text *t = NULL;
 
     (void)state;
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(whole, sizeof(whole), "%s/whole", dir);
+    (void)snprintf(cut, sizeof(cut), "%s/cut", dir);
     for (size_t i = 0; i < 3; i++) {
         (void)snprintf(command, sizeof(command),
-            "for i in 1 2 3 4 5 6 7 8 9; do cat share/demo/eval.jsonl; done | %s -c "
-            ">/tmp/llmc-text.z && head -c 9000 /tmp/llmc-text.z >/tmp/llmc-text.cut", programs[i]);
+            "for i in 1 2 3 4 5 6 7 8 9; do cat share/demo/eval.jsonl; done | %s -c >%s && head -c 9000 %s >%s",
+            programs[i], whole, whole, cut);
         assert_int_equal(system(command), 0);
-        assert_int_equal(text_open(&t, "/tmp/llmc-text.z"), RC_OK);
+        assert_int_equal(text_open(&t, whole), RC_OK);
         assert_true(text_is_lines(t));
         assert_int_equal(text_next(t, &s), RC_OK);
         assert_true(s.len > 100);
         text_close(t);
-        if (text_open(&t, "/tmp/llmc-text.cut") == RC_OK) {
+        if (text_open(&t, cut) == RC_OK) {
             int rc;
 
             while ((rc = text_next(t, &s)) == RC_OK)
@@ -129,8 +144,9 @@ test_compressed(void **state)
             text_close(t);
         }
     }
-    (void)unlink("/tmp/llmc-text.z");
-    (void)unlink("/tmp/llmc-text.cut");
+    (void)unlink(whole);
+    (void)unlink(cut);
+    (void)rmdir(dir);
 }
 
 int

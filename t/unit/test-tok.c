@@ -123,7 +123,7 @@ test_long_word(void **state)
 static struct tok *
 open_text(const char *json, int want)
 {
-    char path[] = "/tmp/llmc-tok.XXXXXX";
+    char path[] = P_tmpdir "/llmc-tok.XXXXXX";
     int fd = mkstemp(path);
     struct tok *t = NULL;
 
@@ -156,10 +156,12 @@ static void
 test_sentencepiece_style(void **state)
 {
     (void)state;
-    expect("{" MODEL ",\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"fuse_unk\":true},\"normalizer\":{\"type\":\"Sequence\","
-        "\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},"
+    expect("{" MODEL ",\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"fuse_unk\":true},"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},"
         "\"content\":\"\xe2\x96\x81\"}]}}", "ab \xc3\xa9zz", (const int[]){ 6, 2, 6, 4, 5, 3 }, 6);
-    expect("{" MODEL ",\"unk_token\":\"<unk>\"},\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\","
+    expect("{" MODEL ",\"unk_token\":\"<unk>\"},"
+        "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\","
         "\"prepend_scheme\":\"always\",\"split\":true}}", "a bz", (const int[]){ 7, 6, 1, 3 }, 4);
     expect("{" MODEL "}}", "abzab", (const int[]){ 2, 2 }, 2); /* no unknown token: dropped */
 }
@@ -167,8 +169,9 @@ test_sentencepiece_style(void **state)
 static void
 test_splits(void **state)
 {
-#define SPLIT(behaviour, invert) "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"b\"},\"behavior\":\"" \
-    behaviour "\",\"invert\":" invert "}}"
+#define SPLIT(behaviour, invert) "{" MODEL "}," \
+    "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\"b\"}," \
+    "\"behavior\":\"" behaviour "\",\"invert\":" invert "}}"
     (void)state;
     expect(SPLIT("Isolated", "false"), "abab", (const int[]){ 0, 1, 0, 1 }, 4);
     expect(SPLIT("Removed", "false"), "abab", (const int[]){ 0, 0 }, 2);
@@ -177,9 +180,123 @@ test_splits(void **state)
     expect(SPLIT("Removed", "true"), "abab", (const int[]){ 1, 1 }, 2);
 }
 
+/* Patterns as Oniguruma reads them; each piece that matches is dropped, or kept alone when inverted. */
+static void
+test_patterns(void **state)
+{
+    static const struct { const char *regex, *behaviour, *invert, *text; int want[4]; size_t count; } cases[] = {
+        { "(?=b)", "Isolated", "false", "abab", { 0, 1, 0, 1 }, 4 }, /* empty matches cut */
+        { "(?=b)", "MergedWithPrevious", "true", "abab", { 0, 1, 0, 1 }, 4 },
+        { "b", "Contiguous", "false", "abba", { 0, 1, 1, 0 }, 4 },
+        { "(?:ab){1,2}+", "Removed", "false", "ababab", { 0 }, 0 }, /* a repeat of the repeat */
+        { "[x[b]]", "Removed", "false", "abab", { 0, 0 }, 2 },
+        { "a{,2}", "Removed", "true", "aaab", { 0, 0, 0 }, 3 },
+        { "a{2}?", "Removed", "true", "aaab", { 0, 0 }, 2 },
+        { "a{", "Removed", "false", "ba{", { 1 }, 1 },
+        { "[]a]", "Removed", "false", "]ab", { 1 }, 1 },
+        { "\\\\u0061|\\\\x{7a}", "Removed", "false", "azb", { 1 }, 1 },
+        { "^b|b$", "Removed", "false", "ab\nba", { 0, 3, 0 }, 3 }, /* of every line */
+        { "(?i:A)", "Removed", "false", "ab", { 1 }, 1 },
+        { "\\\\h", "Removed", "false", "ag", { 3 }, 1 }, /* a hexadecimal digit */
+        { "\\\\w", "Removed", "true", "\xcc\x81", { 3 }, 1 }, /* marks are of words */
+        { "\\\\p{L}", "Removed", "true", "\xe1\xb2\x89", { 3 }, 1 }, /* U+1C89, of Unicode 16 */
+        { "\\\\p{Han}", "Removed", "true", "\xe3\x80\x81", { 0 }, 0 }, /* U+3001 is of several scripts */
+        { "\\\\s", "Removed", "true", "\xe1\xa0\x8e", { 0 }, 0 }, /* U+180E is no space any more */
+        { "[^\\\\S]|\\\\P{L}", "Removed", "true", "a b", { 3 }, 1 },
+    };
+    char json[1024];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        (void)snprintf(json, sizeof(json), "{" MODEL ",\"unk_token\":\"<unk>\"},\"pre_tokenizer\":{\"type\":\"Split\","
+            "\"pattern\":{\"Regex\":\"%s\"},\"behavior\":\"%s\",\"invert\":%s}}", cases[i].regex, cases[i].behaviour,
+            cases[i].invert);
+        expect(json, cases[i].text, cases[i].want, cases[i].count);
+    }
+}
+
+static void
+test_added(void **state)
+{
+#define ADDED(id, content, flags) "{\"id\":" id ",\"content\":\"" content "\"" flags "}"
+    static const char json[] = "{" MODEL ",\"unk_token\":\"<unk>\"},\"added_tokens\":["
+        ADDED("8", "<x>", ",\"special\":true,\"rstrip\":true") "," ADDED("9", "  ", ",\"normalized\":false") ","
+        ADDED("10", "<w>", ",\"normalized\":false,\"single_word\":true") "," ADDED("11", "bb", ",\"lstrip\":true") ","
+        ADDED("12", "bba", "") "]}";
+    static const struct { const char *text; int want[5]; size_t count; } cases[] = {
+        { "<x>   a", { 8, 9, 3, 0 }, 4 }, /* the spaces that <x> took are looked at again */
+        { "<x>     a", { 8, 9, 9, 3, 0 }, 5 },
+        { "\xe2\x92\xb6<w>", { 3, 3, 3, 3 }, 4 }, /* a circled letter is of a word */
+        { "\xe1\xb2\x89<w>b", { 3, 3, 3, 3, 1 }, 5 },
+        { "_<w>", { 3, 3, 3, 3 }, 4 },
+        { "\xc2\xb2<w>", { 3, 10 }, 2 },
+        { " <w>a", { 3, 3, 3, 3, 0 }, 5 },
+        { "a  bb", { 0, 9, 11 }, 3 },
+        { "a bb", { 0, 11 }, 2 },
+        { "abbab", { 0, 12, 1 }, 3 }, /* the longest */
+        { "b bba", { 1, 3, 12 }, 3 },
+        { "", { 0 }, 0 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        expect(json, cases[i].text, cases[i].want, cases[i].count);
+    /* A pre-tokenizer that leaves nothing of one stretch has words of the next. */
+    expect("{" MODEL "},\"added_tokens\":[" ADDED("8", "!", "") "],\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":"
+        "{\"Regex\":\"a\"},\"behavior\":\"Removed\",\"invert\":false}}", "aa!b", (const int[]){ 8, 1 }, 2);
+}
+
+/* Metaspace with "first" is about the text's start, not that of every piece; steps after ByteLevel see letters. */
+static void
+test_steps(void **state)
+{
+    (void)state;
+    expect("{" MODEL "},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"WhitespaceSplit\"},"
+        "{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"}]}}", "a a", (const int[]){ 7, 0 }, 2);
+    expect("{" MODEL "},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"WhitespaceSplit\"},"
+        "{\"type\":\"Metaspace\",\"prepend_scheme\":\"first\"}]}}", " a", (const int[]){ 0 }, 1);
+    expect("{\"model\":{\"vocab\":{\"a\":0,\"\xc4\xa0\":1,\"1\":2,\"\xc4\xa0" "1\":3,\"\xc3\xa9\":4},"
+        "\"merges\":[\"\xc4\xa0 1\"]},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+        "{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+        "{\"type\":\"Digits\",\"individual_digits\":true}]}}", "a 1\xe9\x80\x80", (const int[]){ 0, 1, 2, 4 }, 4);
+}
+
+static void
+test_long_match(void **state)
+{
+    enum { N = 1 << 18 };
+    char *text = mem_alloc(N, 1);
+    struct tok_ids ids = { 0 };
+    struct tok *t;
+
+    (void)state;
+    memset(text, 'a', N);
+    t = open_text("{" MODEL "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?:a|bc)+\"},"
+        "\"behavior\":\"Isolated\",\"invert\":false}}", RC_OK);
+    assert_int_equal(tok_encode(t, text, N, false, &ids), RC_OK);
+    assert_int_equal(ids.count, N);
+    tok_ids_free(&ids);
+    tok_close(t);
+    mem_free(text);
+}
+
 static void
 test_refused(void **state)
 {
+#define POST(single) "{" MODEL "},\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" single "]," \
+    "\"special_tokens\":{\"x\":{\"ids\":[1]}}}}"
+    static const struct { const char *regex, *why; } patterns[] = {
+        { "a&&b|[a&&b]", "an intersection at byte 8" }, { "[a[^b]]", "this class in a class" },
+        { "[[:alpha:]]", "this class in a class" }, { "[\\\\P{L}]", "a negated escape in a class" },
+        { "\\\\p{Greekish}", "this property" }, { "\\\\pL", "this property" }, { "\\\\p{^L}", "this property" },
+        { "\\\\b", "this escape" }, { "\\\\X", "this escape" }, { "\\\\1", "this escape" }, { "a\\\\", "this escape" },
+        { "\\\\u12", "this code point" }, { "\\\\x{1", "this code point" }, { "[a", "a class without end" },
+        { "(a", "a group without end" }, { "a)", "a closing parenthesis" }, { "a**", "a repeat" }, { "*a", "a repeat" },
+        { "|{2}", "a repeat of nothing" }, { "(?x:a)", "this group" }, { "(?<n>a)", "this group" },
+        { "a(?i)b", "this group" }, { "(?i:ss)", "letters that are also one" },
+        { "(?i:\xc3\xa9)", "this letter without case" }, { "[b-a]", "error" },
+        { "((((((((((((((((((((((((((((((((((", "more groups within groups" },
+    };
     static const struct { const char *json, *why; } cases[] = {
         { "{\"model\":{\"type\":\"Unigram\"}}", "model \"Unigram\" is not supported; there is BPE" },
         { "{}", "no \"model\"" },
@@ -194,7 +311,25 @@ test_refused(void **state)
         { "{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", "vocab: id of \"a\" is not a token id" },
         { "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}}",
             "pattern \"(\" is not supported" },
+        { POST("{\"Sequence\":{\"id\":\"A\"}},{\"Sequence\":{\"id\":\"A\"}}"), "want \"$A\" once" },
+        { POST("{\"SpecialToken\":{\"id\":\"x\"}}"), "template without \"$A\"" },
+        { POST("{\"SpecialToken\":{\"id\":\"y\"}},{\"Sequence\":{\"id\":\"A\"}}"), "names a token without ids" },
+        { "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Metaspace\",\"add_prefix_space\":false}}",
+            "add_prefix_space does not match prepend_scheme \"always\"" },
+        { "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Metaspace\",\"prepend_scheme\":\"last\"}}",
+            "prepend_scheme \"last\" is not supported" },
+        { "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Punctuation\",\"behavior\":\"X\"}}",
+            "behavior \"X\" is not supported" },
+        { "{" MODEL "},\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"b\"}}",
+            "normalizer \"Replace\" with a Regex is not supported" },
+        { "{" MODEL ",\"continuing_subword_prefix\":\"##\"}}", "subword prefixes and suffixes are not supported" },
+        { "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", "merges: an entry is no pair" },
+        { "{\"model\":{\"vocab\":{},\"merges\":[]}}", "model has no vocab" },
+        { "{\"model\":{\"vocab\":{\"a\":0}}}", "model has no merges" },
     };
+
+    char json[1024];
+    struct tok *t;
 
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -203,6 +338,16 @@ test_refused(void **state)
             fail_msg("message is \"%s\", want \"%s\"", err_text(), cases[i].why);
     }
     assert_null(open_text("{\"model\"", RC_DATA));
+    for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
+        (void)snprintf(json, sizeof(json), "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Split\","
+            "\"pattern\":{\"Regex\":\"%s\"},\"behavior\":\"Isolated\",\"invert\":false}}", patterns[i].regex);
+        assert_null(open_text(json, RC_DATA));
+        if (strstr(err_text(), patterns[i].why) == NULL)
+            fail_msg("message of \"%s\" is \"%s\", want \"%s\"", patterns[i].regex, err_text(), patterns[i].why);
+    }
+    assert_null(open_text("", RC_DATA));
+    assert_int_equal(tok_open(&t, "no such file"), RC_NOINPUT);
+    assert_null(t);
 }
 
 int
@@ -210,7 +355,9 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_styles), cmocka_unit_test(test_ids), cmocka_unit_test(test_long_word),
-        cmocka_unit_test(test_sentencepiece_style), cmocka_unit_test(test_splits), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_sentencepiece_style), cmocka_unit_test(test_splits),
+        cmocka_unit_test(test_patterns), cmocka_unit_test(test_added), cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_long_match), cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
