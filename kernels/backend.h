@@ -81,7 +81,8 @@ struct backend {
      * row r is position r % tokens */
     int  (*rope)(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_dim, int ld, const void *cos_t,
              const void *sin_t, int rotary_dim, int tokens);
-    /* o[rows, heads * head_dim] = sum T(e) v / sum e, e = exp(s - max s), from q, k, v with row strides ldq, ldk, ldv; rows is a multiple of a->tokens */
+    /* o[rows, heads * head_dim] = sum T(e) v / sum e, e = exp(s - max s), from q, k, v with row strides ldq, ldk,
+     * ldv; rows is a multiple of a->tokens */
     int  (*attention)(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v, int ldv,
              enum dtype dt, int rows, const struct attn_args *a);
     /* y = T(T(act(g)) * u), count elements */

@@ -47,7 +47,8 @@ struct sums {
 static int
 hessian_path(const struct sums *s, int step, int point, char *out)
 {
-    return plan_path(&s->run.plan, out, s->durable ? "hessian/%d/%s.safetensors" : "hessian/%d/%s.pipe.safetensors", step,
+    return plan_path(&s->run.plan, out, s->durable ? "hessian/%d/%s.safetensors" : "hessian/%d/%s.pipe.safetensors",
+        step,
         arch_point_name((enum point)point));
 }
 

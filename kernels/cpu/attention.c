@@ -1,9 +1,9 @@
 /* attention - causal attention, blocked so that scores stay in cache
  *
  * A tile is ATT_MT queries of one head of one sequence. Keys and values of the head are packed for the micro-kernel
- * by the tile itself, up to the last key that it sees. bf16: scores = q k' with f32 sums; e^(s - max) in f32, rounded to
- * bf16 for the product with v, which has f32 sums and is divided by the sum of the exponentials as they were before
- * rounding. f32: two library products a tile.
+ * by the tile itself, up to the last key that it sees. bf16: scores = q k' with f32 sums; e^(s - max) in f32, rounded
+ * to bf16 for the product with v, which has f32 sums and is divided by the sum of the exponentials as they were
+ * before rounding. f32: two library products a tile.
  */
 #include "cpu.h"
 
