@@ -93,6 +93,16 @@ mask_controls(char *s)
             *s = '?';
 }
 
+void
+msg_clear_status(void)
+{
+    if (!status_shown)
+        return;
+    status_shown = false;
+    if (write(STDERR_FILENO, "\r\033[K", 4) < 0)
+        return; /* nowhere left to report it */
+}
+
 static void
 emit(const char *kind, const char *subject, const char *fmt, va_list ap)
 {
@@ -110,10 +120,7 @@ emit(const char *kind, const char *subject, const char *fmt, va_list ap)
     mask_controls(line);
     n = (int)strlen(line);
     line[n++] = '\n';
-    if (status_shown) {
-        status_shown = false;
-        done = write(STDERR_FILENO, "\r\033[K", 4);
-    }
+    msg_clear_status();
     done = write(STDERR_FILENO, line, (size_t)n);
     (void)done; /* nowhere left to report it */
 }

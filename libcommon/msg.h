@@ -54,6 +54,7 @@ void msg_quiet(bool quiet); /* drops msg_info and msg_status */
 
 /* A line rewritten in place on a terminal and dropped elsewhere; the next message clears it. */
 void msg_status(const char *fmt, ...) PRINTF(1, 2);
+void msg_clear_status(void); /* before something else goes to the same terminal */
 
 /* Flushes stdout; RC_IO with err_set, now and ever after, once a write to it failed. */
 int msg_flush_stdout(void);

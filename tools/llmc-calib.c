@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +48,7 @@ struct calib {
     int              *ids;    /* their numbers */
     int               count;
     int               layer;  /* whose norms are loaded, -1: none */
+    bool              piped;  /* stdout is a pipe */
     double            saved;  /* when states were last written */
 };
 
@@ -169,7 +171,8 @@ capture(struct calib *c, int step, bool keep)
 
         if ((rc = stop_check()) != RC_OK)
             break;
-        msg_status("llmc-calib: step %d of %d, block %d of %d", step + 1, c->run.plan.step_count, i + 1, c->count);
+        if (!c->piped) /* in a pipeline llmc-gptq tells how far things are */
+            msg_status("llmc-calib: step %d of %d, block %d of %d", step + 1, c->run.plan.step_count, i + 1, c->count);
         if (!one && !keep) {
             if ((rc = fwd_block_init(&c->fwd, &tmp, b->tokens, b->samples)) != RC_OK)
                 break;
@@ -275,6 +278,7 @@ static int
 calibrate(struct calib *c)
 {
     int last = last_wanted(c), first = 0, limit = 0;
+    struct stat st;
 
     if (cfg.step >= c->run.plan.step_count)
         return err_set(RC_USAGE, "step %d of %d", cfg.step, c->run.plan.step_count);
@@ -284,6 +288,7 @@ calibrate(struct calib *c)
         limit++;
     TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
     TRY(open_blocks(c, limit, &first));
+    c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
     c->saved = run_clock();
     for (int step = first; step <= last; step++)
         TRY(one_step(c, step, last));

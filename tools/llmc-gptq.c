@@ -5,6 +5,7 @@
 #include "../libcommon/hess.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
+#include "../libcommon/progress.h"
 #include "../libcommon/run.h"
 #include "../libcommon/stop.h"
 #include "../libcommon/stream.h"
@@ -58,7 +59,7 @@ struct gptq {
     struct run    run;
     struct factor f;
     bool         *seen; /* by task: tried in this run */
-    int           done, total;
+    struct progress progress;
     bool          told; /* an earlier stage has said why tasks are left */
 };
 
@@ -249,13 +250,13 @@ report(struct gptq *g, const struct task *t, const struct gptq_job *job, double 
 {
     const char *scheme = g->run.plan.recipe->groups[t->group].scheme.name;
 
-    g->done++;
+    msg_clear_status();
     (void)printf("%s\t%s\t%.6g\t%.6g\t%.3g\t%.3f\n", t->name, scheme, job->loss, job->rtn_loss, damp, seconds);
     (void)msg_flush_stdout(); /* run_close tells */
     event_emit(&g->run.log, "task", EVENT_STR("task", t->name), EVENT_INT("step", t->step), EVENT_STR("method", method),
         EVENT_REAL("loss", job->loss), EVENT_REAL("rtn_loss", job->rtn_loss), EVENT_REAL("damp", damp),
         EVENT_REAL("seconds", seconds));
-    msg_status("llmc-gptq: %d of %d modules, %s", g->done, g->total, t->name);
+    progress_step(&g->progress, "step %d of %d, %s", t->step + 1, g->run.plan.step_count, t->name);
 }
 
 /* path NULL: plain rounding is what the recipe asks for. */
@@ -450,7 +451,7 @@ main(int argc, char *argv[])
     (void)opt_parse(&tool, argc, argv);
     if ((rc = run_open(&g.run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
-    g.total = plan_tasks_left(&g.run.plan);
+    progress_start(&g.progress, tool.name, "modules", plan_tasks_left(&g.run.plan));
     if ((g.seen = mem_zalloc((size_t)g.run.plan.task_count, sizeof(*g.seen))) == NULL)
         rc = RC_OS;
     else if (!any_match(&g))
