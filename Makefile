@@ -5,11 +5,6 @@ CFLAGS  ?= -O2 -g
 PREFIX  ?= /usr/local
 B       := build
 
-# Optional parts: found by themselves, left out with MPI=0 CUDA=0 NCCL=0.
-MPI     ?= $(if $(shell command -v mpicc 2>/dev/null),1,0)
-CUDA    ?= $(if $(shell command -v nvcc 2>/dev/null),1,0)
-NCCL    ?= $(if $(wildcard /usr/include/nccl.h /usr/local/cuda/include/nccl.h),1,0)
-
 WARN    = -Wall -Wextra -Wshadow -Wconversion
 STD     = -std=c11 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fno-trapping-math -pthread
 ifdef SAN
@@ -44,7 +39,6 @@ help:
 	@echo 'make peer DIR=d  load a result in transformers and compare every weight (makes a Python environment)'
 	@echo 'make install     into PREFIX ($(PREFIX))'
 	@echo 'make clean'
-	@echo 'MPI=$(MPI) CUDA=$(CUDA) NCCL=$(NCCL): set to 0 to leave a part out'
 
 deps:
 	@share/deps.sh $(DEPS)

@@ -69,6 +69,8 @@ text_open(struct text **out, const char *path)
         while (i < t->data.len && is_space(t->data.s[i]))
             i++;
     } while (i == t->data.len && !t->end);
+    if (t->data.len > 3 && memcmp(t->data.s, "\xef\xbb\xbf{", 4) == 0)
+        t->at = i = 3; /* a byte order mark, which is no JSON */
     t->lines = i < t->data.len && t->data.s[i] == '{';
     *out = t;
     return RC_OK;

@@ -16,6 +16,7 @@ enum { SPECIALS_MAX = 16 };
 
 /* A token that is cut out of the text before anything else. */
 struct added {
+    char   *name;    /* as the file has it */
     char   *content; /* as it is searched for: normalised if `normalized` */
     size_t  len;
     int32_t id;
@@ -63,36 +64,91 @@ by_group(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+static int32_t
+vocab_id(const struct tok *t, const char *token)
+{
+    const json_t *id = json_object_get(t->vocab, token);
+
+    return json_is_integer(id) ? (int32_t)json_integer_value(id) : -1;
+}
+
+/* The library numbers tokens that are not in the vocabulary itself, from its size on, whatever the file says. seen:
+ * index by name; a token that the file has twice keeps its id and takes the later flags. */
 static int
-read_added(struct tok *t, const json_t *obj)
+read_added(struct tok *t, const json_t *obj, json_t *seen, int32_t *next_id)
 {
     struct added *a = &t->added[t->added_count];
-    struct pieces p = { 0 };
-    const char *content;
+    const json_t *index;
+    const char *name;
     int64_t id;
     bool special;
-    int rc = RC_OK;
 
-    TRY(jget_str(obj, "content", "", &content));
+    TRY(jget_str(obj, "content", "", &name));
     TRY(jget_int(obj, "id", -1, 0, 1 << 24, &id));
+    if (*name == '\0')
+        return RC_OK;
+    if ((index = json_object_get(seen, name)) != NULL) {
+        a = &t->added[json_integer_value(index)];
+    } else {
+        if (json_object_set_new(seen, name, json_integer((json_int_t)t->added_count)) != 0)
+            return err_set(RC_OS, "out of memory");
+        if ((a->name = mem_strdup(name)) == NULL)
+            return RC_OS;
+        t->added_count++;
+        if ((a->id = vocab_id(t, name)) < 0)
+            a->id = (*next_id)++;
+        t->max_id = a->id > t->max_id ? a->id : t->max_id;
+    }
     TRY(jget_bool(obj, "special", false, &special));
     TRY(jget_bool(obj, "normalized", !special, &a->normalized));
     TRY(jget_bool(obj, "lstrip", false, &a->lstrip));
     TRY(jget_bool(obj, "rstrip", false, &a->rstrip));
-    TRY(jget_bool(obj, "single_word", false, &a->single_word));
-    if (*content == '\0')
-        return RC_OK;
-    a->id = (int32_t)id;
-    t->max_id = a->id > t->max_id ? a->id : t->max_id;
-    if (a->normalized && (rc = split_normalise(&t->split, content, strlen(content), true, &p)) == RC_OK)
-        content = p.text.s;
-    if (rc == RC_OK && (a->content = mem_strdup(content)) == NULL)
+    return jget_bool(obj, "single_word", false, &a->single_word);
+}
+
+static int
+set_content(struct added *a, const struct splitter *split)
+{
+    struct pieces p = { 0 };
+    int rc;
+
+    if (!a->normalized)
+        rc = pieces_set(&p, a->name, strlen(a->name), true);
+    else
+        rc = split_normalise(split, a->name, strlen(a->name), true, &p);
+    if (rc == RC_OK && p.text.len == 0)
+        rc = err_set(RC_DATA, "added token \"%s\" is normalised to nothing", a->name);
+    if (rc == RC_OK && (a->content = mem_strdup(p.text.s)) == NULL)
         rc = RC_OS;
     pieces_free(&p);
-    if (rc != RC_OK)
-        return rc;
-    a->len = strlen(a->content);
-    t->added_count++;
+    a->len = rc == RC_OK ? strlen(a->content) : 0;
+    return rc;
+}
+
+static int
+read_added_list(struct tok *t, const json_t *list)
+{
+    int32_t next_id = (int32_t)json_object_size(t->vocab);
+    json_t *seen = json_object();
+    const json_t *v;
+    size_t i;
+    int rc = seen != NULL ? RC_OK : err_set(RC_OS, "out of memory");
+
+    if ((t->added = mem_zalloc(json_array_size(list) + 1, sizeof(*t->added))) == NULL)
+        rc = RC_OS;
+    json_array_foreach(list, i, v)
+    {
+        if (rc == RC_OK)
+            rc = read_added(t, v, seen, &next_id);
+    }
+    for (i = 0; i < t->added_count && rc == RC_OK; i++)
+        rc = set_content(&t->added[i], &t->split);
+    json_decref(seen);
+    TRY(rc);
+    qsort(t->added, t->added_count, sizeof(*t->added), by_group);
+    for (size_t g = 0, k = 0; g <= 512; t->first[g++] = k)
+        while (k < t->added_count && added_group(&t->added[k]) < g)
+            k++;
     return RC_OK;
 }
 
@@ -157,7 +213,7 @@ read_post(struct tok *t, const json_t *post)
 static int
 read_all(struct tok *t, const json_t *root)
 {
-    const json_t *added = json_object_get(root, "added_tokens"), *model = json_object_get(root, "model");
+    const json_t *model = json_object_get(root, "model");
 
     if (!json_is_object(model))
         return err_set(RC_DATA, "no \"model\"");
@@ -165,14 +221,7 @@ read_all(struct tok *t, const json_t *root)
     TRY(bpe_open(&t->bpe, model, t->split.byte_level));
     t->vocab = json_incref(json_object_get(model, "vocab"));
     t->max_id = t->bpe.max_id;
-    if ((t->added = mem_zalloc(json_array_size(added) + 1, sizeof(*t->added))) == NULL)
-        return RC_OS;
-    for (size_t i = 0; i < json_array_size(added); i++)
-        TRY(read_added(t, json_array_get(added, i)));
-    qsort(t->added, t->added_count, sizeof(*t->added), by_group);
-    for (size_t g = 0, i = 0; g <= 512; t->first[g++] = i)
-        while (i < t->added_count && added_group(&t->added[i]) < g)
-            i++;
+    TRY(read_added_list(t, json_object_get(root, "added_tokens")));
     return read_post(t, json_object_get(root, "post_processor"));
 }
 
@@ -210,8 +259,10 @@ tok_close(struct tok *t)
         pieces_free(&s->pieces);
         mem_free(s);
     }
-    for (size_t i = 0; i < t->added_count; i++)
+    for (size_t i = 0; i < t->added_count; i++) {
+        mem_free(t->added[i].name);
         mem_free(t->added[i].content);
+    }
     mem_free(t->added);
     bpe_close(&t->bpe);
     split_close(&t->split);
@@ -236,12 +287,10 @@ tok_vocab(const struct tok *t)
 int
 tok_id(const struct tok *t, const char *token)
 {
-    const json_t *id = json_object_get(t->vocab, token);
-
     for (size_t i = 0; i < t->added_count; i++)
-        if (strcmp(t->added[i].content, token) == 0)
+        if (strcmp(t->added[i].name, token) == 0)
             return t->added[i].id;
-    return json_is_integer(id) ? (int)json_integer_value(id) : -1;
+    return vocab_id(t, token);
 }
 
 /* --- encoding --- */
@@ -339,7 +388,7 @@ next_added(const struct tok *t, bool normalized, const char *s, size_t len, size
             i += a->len - 1;
             continue;
         }
-        *cut = (struct cut){ i, i + a->len, a->id };
+        *cut = (struct cut){ a->lstrip && i < floor ? floor : i, i + a->len, a->id };
         while (a->lstrip && cut->start > floor && is_space(char_before(s, cut->start, &at)))
             cut->start = at;
         while (a->rstrip && cut->end < len) {
@@ -361,6 +410,13 @@ encode_words(const struct tok *t, struct scratch *s, struct tok_ids *ids)
     for (size_t i = 0; i < s->pieces.count; i++)
         TRY(bpe_word(&t->bpe, s->bpe, s->pieces.text.s + s->pieces.v[i].at, s->pieces.v[i].len, ids));
     return RC_OK;
+}
+
+/* A token of spaces that the token before has stripped is nothing any more. */
+static int
+add_cut(struct tok_ids *ids, const struct cut *cut)
+{
+    return cut->start < cut->end ? bpe_add_ids(ids, &cut->id, 1) : RC_OK;
 }
 
 /* Normalised text between added tokens that are searched for in raw text: cut out the others, then words. */
@@ -392,7 +448,7 @@ encode_stretch(const struct tok *t, struct scratch *s, const char *text, size_t 
         if (!more)
             break;
         if (rc == RC_OK)
-            rc = bpe_add_id(ids, cut.id);
+            rc = add_cut(ids, &cut);
         floor = cut.end; /* the search goes on in spaces that the token took */
     }
     buf_free(&whole);
@@ -408,27 +464,38 @@ encode(const struct tok *t, struct scratch *s, const char *text, size_t len, str
     while (next_added(t, false, text, len, &from, floor, &cut)) {
         if (cut.start > floor)
             TRY(encode_stretch(t, s, text + floor, cut.start - floor, floor == 0, ids));
-        TRY(bpe_add_id(ids, cut.id));
+        TRY(add_cut(ids, &cut));
         floor = cut.end; /* the search goes on in spaces that the token took */
     }
     return encode_stretch(t, s, text + floor, len - floor, floor == 0, ids);
+}
+
+/* The matcher walks over UTF-8 without looking. */
+static int
+check_utf8(const char *text, size_t len)
+{
+    for (size_t i = 0, n; i < len; i += n)
+        if ((n = jutf8(text + i, len - i)) == 0)
+            return err_set(RC_DATA, "text is not UTF-8 at byte %zu", i);
+    return RC_OK;
 }
 
 int
 tok_encode(const struct tok *tok, const char *text, size_t len, bool special, struct tok_ids *ids)
 {
     struct tok *t = (struct tok *)(uintptr_t)tok; /* scratch is not part of its value */
-    struct scratch *s = scratch_take(t);
+    struct scratch *s;
     int rc = RC_OK;
 
-    if (s == NULL)
+    TRY(check_utf8(text, len));
+    if ((s = scratch_take(t)) == NULL)
         return RC_OS;
-    for (int i = 0; special && i < t->before_count && rc == RC_OK; i++)
-        rc = bpe_add_id(ids, t->before[i]);
+    if (special)
+        rc = bpe_add_ids(ids, t->before, (size_t)t->before_count);
     if (rc == RC_OK)
         rc = encode(t, s, text, len, ids);
-    for (int i = 0; special && i < t->after_count && rc == RC_OK; i++)
-        rc = bpe_add_id(ids, t->after[i]);
+    if (rc == RC_OK && special)
+        rc = bpe_add_ids(ids, t->after, (size_t)t->after_count);
     scratch_return(t, s);
     return rc;
 }

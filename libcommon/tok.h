@@ -19,7 +19,7 @@ struct tok_ids {
 
 int  tok_open(struct tok **out, const char *path); /* RC_NOINPUT, RC_DATA "PATH: normalizer \"X\" is not supported" */
 void tok_close(struct tok *t); /* NULL is fine */
-/* text is UTF-8. special: with what the post-processor adds. */
+/* text is UTF-8, else RC_DATA. special: with what the post-processor adds. */
 int  tok_encode(const struct tok *t, const char *text, size_t len, bool special, struct tok_ids *ids);
 void tok_ids_free(struct tok_ids *ids);
 int  tok_vocab(const struct tok *t);                 /* largest id + 1 */

@@ -7,7 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CACHE_BITS = 15, CACHE_KEY = 24, CACHE_IDS = 6, SHORT_WORD = 32, ID_MAX = 1 << 24 };
+enum {
+    CACHE_BITS = 15, CACHE_KEY = 24, CACHE_IDS = 6, SHORT_WORD = 32, ID_MAX = 1 << 24, TOKEN_BYTES_MAX = 4096,
+    UNK_MISSING = -2 /* named, but not in the vocabulary */
+};
+
+#define MARK "\xe2\x96\x81" /* U+2581, SentencePiece's space */
 
 static uint32_t
 hash_bytes(const char *s, size_t len)
@@ -57,27 +62,19 @@ bpe_letter(int byte)
     return 256 + n;
 }
 
-/* A token's letters as bytes, in place; false: it has a letter that is none. */
+/* A byte-level token's letters as bytes, in place; false: it has a letter that is none. */
 static bool
-letters_to_bytes(char *s, size_t *len)
+letters_to_bytes(const struct bpe *b, char *s, size_t *len)
 {
-    static int16_t bytes[512];
-    static bool ready;
     size_t n = 0;
 
-    if (!ready) {
-        memset(bytes, -1, sizeof(bytes));
-        for (int b = 0; b < 256; b++)
-            bytes[bpe_letter(b)] = (int16_t)b;
-        ready = true;
-    }
     for (size_t i = 0; i < *len;) {
         uint32_t c;
 
         i += utf8_decode(s + i, *len - i, &c);
-        if (c >= 512 || bytes[c] < 0)
+        if (c >= sizeof(b->byte_of) / sizeof(b->byte_of[0]) || b->byte_of[c] < 0)
             return false;
-        s[n++] = (char)bytes[c];
+        s[n++] = (char)b->byte_of[c];
     }
     *len = n;
     return true;
@@ -156,7 +153,7 @@ read_vocab(struct bpe *b, json_t *vocab)
             return err_set(RC_DATA, "vocab: id of \"%.64s\" is not a token id", key);
         memcpy(s, key, len);
         b->max_id = json_integer_value(v) > b->max_id ? (int32_t)json_integer_value(v) : b->max_id;
-        if (b->byte_level && !letters_to_bytes(s, &len))
+        if (b->byte_level && !letters_to_bytes(b, s, &len))
             continue; /* cannot arise from text; added tokens are found by their content */
         b->strings_len += len;
         if ((id = slot_for(b, s, len, hash_bytes(s, len))) != NULL)
@@ -165,9 +162,15 @@ read_vocab(struct bpe *b, json_t *vocab)
     return RC_OK;
 }
 
-/* "a b" or ["a", "b"]: the two halves as keys of the vocabulary, in buf. */
+static bool
+starts_marked(const char *s, size_t len)
+{
+    return len >= 3 && memcmp(s, MARK, 3) == 0;
+}
+
+/* "a b" or ["a", "b"]: the two halves and the whole as ids. buf is for their text. */
 static int
-merge_halves(const struct bpe *b, const json_t *m, char *buf, size_t size, int32_t id[3])
+merge_halves(struct bpe *b, const json_t *m, char *buf, size_t size, int32_t id[3])
 {
     const char *l = json_string_value(json_is_array(m) ? json_array_get(m, 0) : m), *r, *space = NULL;
     size_t nl, nr;
@@ -185,16 +188,18 @@ merge_halves(const struct bpe *b, const json_t *m, char *buf, size_t size, int32
     if (nl + nr > size)
         return err_set(RC_DATA, "merges: an entry is longer than %zu bytes", size);
     memcpy(buf, l, nl);
-    if (b->byte_level && !letters_to_bytes(buf, &nl))
+    if (b->byte_level && !letters_to_bytes(b, buf, &nl))
         return err_set(RC_DATA, "merges: \"%.64s\" has letters that stand for no byte", l);
     memcpy(buf + nl, r, nr);
-    if (b->byte_level && !letters_to_bytes(buf + nl, &nr))
+    if (b->byte_level && !letters_to_bytes(b, buf + nl, &nr))
         return err_set(RC_DATA, "merges: \"%.64s\" has letters that stand for no byte", r);
     id[0] = bpe_find(b, buf, nl);
     id[1] = bpe_find(b, buf + nl, nr);
     id[2] = bpe_find(b, buf, nl + nr);
     if (id[0] < 0 || id[1] < 0 || id[2] < 0)
         return err_set(RC_DATA, "merges: \"%.64s\" and its halves are not all in the vocab", l);
+    if (starts_marked(buf + nl, nr) && !(nl >= 3 && starts_marked(buf + nl - 3, 3)))
+        b->cut = false;
     return RC_OK;
 }
 
@@ -202,7 +207,7 @@ static int
 read_merges(struct bpe *b, const json_t *merges)
 {
     size_t n = json_array_size(merges);
-    static _Thread_local char buf[4096];
+    char buf[2 * TOKEN_BYTES_MAX];
 
     if (!json_is_array(merges))
         return err_set(RC_DATA, "model has no merges");
@@ -212,11 +217,14 @@ read_merges(struct bpe *b, const json_t *merges)
     for (size_t i = 0; i <= b->pair_mask; i++)
         b->pairs[i].key = UINT64_MAX;
     for (size_t i = 0; i < n; i++) {
+        const json_t *m = json_array_get(merges, i);
         int32_t id[3] = { -1, -1, -1 };
         uint64_t key;
         size_t at;
 
-        TRY(merge_halves(b, json_array_get(merges, i), buf, sizeof(buf), id));
+        if (json_is_string(m) && strncmp(json_string_value(m), "#version", 8) == 0)
+            continue;
+        TRY(merge_halves(b, m, buf, sizeof(buf), id));
         key = (uint64_t)(uint32_t)id[0] << 32 | (uint32_t)id[1];
         for (at = hash_pair(key) & b->pair_mask; b->pairs[at].key != UINT64_MAX && b->pairs[at].key != key;)
             at = (at + 1) & b->pair_mask;
@@ -225,6 +233,7 @@ read_merges(struct bpe *b, const json_t *merges)
     return RC_OK;
 }
 
+/* Symbols of single bytes, and of the bytes that stand for an unknown character. */
 static void
 find_bytes(struct bpe *b)
 {
@@ -232,8 +241,20 @@ find_bytes(struct bpe *b)
         char one = (char)i, hex[8];
 
         (void)snprintf(hex, sizeof(hex), "<0x%02X>", (unsigned)i);
-        b->byte_id[i] = b->byte_level ? bpe_find(b, &one, 1) : bpe_find(b, hex, 6);
+        b->byte_id[i] = b->byte_level ? bpe_find(b, &one, 1) : -1;
+        b->hex_id[i] = b->byte_fallback ? bpe_find(b, hex, 6) : -1;
     }
+}
+
+/* No merge joins a mark to what is before it: then each mark starts a word, and nothing else changes. */
+static void
+decide_cut(struct bpe *b)
+{
+    bool whole = b->unk >= 0; /* no character vanishes, which would bring a mark to another's side */
+
+    for (int i = 0; i < 256 && b->unk < 0; i++)
+        whole = b->hex_id[i] >= 0 && (i == 0 || whole);
+    b->cut = b->cut && !b->byte_level && !b->ignore_merges && whole && bpe_find(b, MARK, 3) >= 0;
 }
 
 static int
@@ -260,7 +281,10 @@ bpe_open(struct bpe *b, const json_t *model, bool byte_level)
     const char *unk;
     int rc;
 
-    *b = (struct bpe){ .byte_level = byte_level, .unk = -1 };
+    *b = (struct bpe){ .byte_level = byte_level, .unk = -1, .cut = true };
+    memset(b->byte_of, -1, sizeof(b->byte_of));
+    for (int i = 0; i < 256; i++)
+        b->byte_of[bpe_letter(i)] = (int16_t)i;
     if ((rc = refuse(model)) != RC_OK || (rc = jget_bool(model, "byte_fallback", false, &b->byte_fallback)) != RC_OK ||
         (rc = jget_bool(model, "fuse_unk", false, &b->fuse_unk)) != RC_OK ||
         (rc = jget_bool(model, "ignore_merges", false, &b->ignore_merges)) != RC_OK ||
@@ -273,9 +297,10 @@ bpe_open(struct bpe *b, const json_t *model, bool byte_level)
     if (unk != NULL) {
         const json_t *id = json_object_get(json_object_get(model, "vocab"), unk);
 
-        b->unk = json_is_integer(id) ? (int32_t)json_integer_value(id) : -1;
+        b->unk = json_is_integer(id) ? (int32_t)json_integer_value(id) : UNK_MISSING;
     }
     find_bytes(b);
+    decide_cut(b);
     return RC_OK;
 }
 
@@ -336,14 +361,18 @@ bpe_scratch_free(struct bpe_scratch *s)
 }
 
 int
-bpe_add_id(struct tok_ids *ids, int32_t id)
+bpe_add_ids(struct tok_ids *ids, const int32_t *id, size_t n)
 {
-    int32_t *v = mem_grow(ids->v, &ids->cap, ids->count + 1, sizeof(*v));
+    if (ids->count + n > ids->cap) {
+        int32_t *v = mem_grow(ids->v, &ids->cap, ids->count + n, sizeof(*v));
 
-    if (v == NULL)
-        return RC_OS;
-    ids->v = v;
-    v[ids->count++] = id;
+        if (v == NULL)
+            return RC_OS;
+        ids->v = v;
+    }
+    for (size_t i = 0; i < n; i++)
+        ids->v[ids->count + i] = id[i];
+    ids->count += n;
     return RC_OK;
 }
 
@@ -360,30 +389,61 @@ add_sym(struct bpe_scratch *s, int32_t id)
     return RC_OK;
 }
 
-/* The word's first symbols. A character that is not in the vocabulary becomes bytes, or the unknown token. */
+/* The symbols for the bytes of an unknown character, if there are all of them. */
+static int
+add_bytes(const struct bpe *b, struct bpe_scratch *s, const char *c, size_t n, bool *done)
+{
+    char letter[2];
+
+    *done = false;
+    if (!b->byte_fallback)
+        return RC_OK;
+    if (b->byte_level) { /* the character is then the byte's letter */
+        int l = bpe_letter((unsigned char)*c);
+
+        n = l < 0x80 ? 1 : 2;
+        letter[0] = (char)(n == 1 ? l : 0xc0 | l >> 6);
+        letter[1] = (char)(0x80 | (l & 0x3f));
+        c = letter;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (b->hex_id[(unsigned char)c[i]] < 0)
+            return RC_OK;
+    for (size_t i = 0; i < n; i++)
+        TRY(add_sym(s, b->hex_id[(unsigned char)c[i]]));
+    *done = true;
+    return RC_OK;
+}
+
+/* The word's first symbols. An unknown token waits for the next known character, so that others may join it; symbols of
+ * bytes overtake it, as in the library. */
 static int
 split_symbols(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t len)
 {
-    bool after_unk = false;
+    bool waiting = false, done;
 
     s->count = 0;
-    for (size_t i = 0; i < len;) {
+    for (size_t i = 0, n; i < len; i += n) {
         uint32_t c;
-        size_t n = b->byte_level ? 1 : utf8_decode(w + i, len - i, &c);
-        int32_t id = b->byte_level ? b->byte_id[(unsigned char)w[i]] : bpe_find(b, w + i, n);
-        bool bytes = id < 0 && b->byte_fallback && !b->byte_level;
+        int32_t id;
 
-        for (size_t k = 0; k < n && bytes; k++)
-            bytes = b->byte_id[(unsigned char)w[i + k]] >= 0;
-        for (size_t k = 0; k < n && bytes; k++)
-            TRY(add_sym(s, b->byte_id[(unsigned char)w[i + k]]));
+        n = b->byte_level ? 1 : utf8_decode(w + i, len - i, &c);
+        id = b->byte_level ? b->byte_id[(unsigned char)w[i]] : bpe_find(b, w + i, n);
+        if (id < 0) {
+            TRY(add_bytes(b, s, w + i, n, &done));
+            if (done || b->unk == -1)
+                continue;
+            if (b->unk == UNK_MISSING)
+                return err_set(RC_DATA, "the tokenizer's unk_token is not in its vocab, and the text needs it");
+        }
+        if (waiting && (id >= 0 || !b->fuse_unk))
+            TRY(add_sym(s, b->unk));
         if (id >= 0)
             TRY(add_sym(s, id));
-        else if (!bytes && b->unk >= 0 && !(b->fuse_unk && after_unk))
-            TRY(add_sym(s, b->unk));
-        after_unk = id < 0 && !bytes;
-        i += n;
+        waiting = id < 0;
     }
+    if (waiting)
+        TRY(add_sym(s, b->unk));
     if (s->count > 0)
         s->syms[s->count - 1].next = -1;
     return RC_OK;
@@ -493,36 +553,51 @@ merge_long(const struct bpe *b, struct bpe_scratch *s)
     return RC_OK;
 }
 
-int
-bpe_word(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t len, struct tok_ids *out)
+static int
+merge_word(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t len, struct tok_ids *out)
+{
+    TRY(split_symbols(b, s, w, len));
+    if (s->count <= SHORT_WORD)
+        merge_short(b, s);
+    else
+        TRY(merge_long(b, s));
+    for (int32_t i = 0; s->count > 0 && i >= 0; i = s->syms[i].next)
+        TRY(bpe_add_ids(out, &s->syms[i].id, 1));
+    return RC_OK;
+}
+
+static int
+cached_word(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t len, struct tok_ids *out)
 {
     struct cached *c = &s->cache[hash_bytes(w, len) >> (32 - CACHE_BITS)];
     size_t first = out->count;
     int32_t whole;
 
-    if (len == 0)
-        return RC_OK;
-    if (c->len == len && memcmp(c->key, w, len) == 0) {
-        for (int i = 0; i < c->count; i++)
-            TRY(bpe_add_id(out, c->ids[i]));
-        return RC_OK;
-    }
-    if (b->ignore_merges && (whole = bpe_find(b, w, len)) >= 0) {
-        TRY(bpe_add_id(out, whole));
-    } else {
-        TRY(split_symbols(b, s, w, len));
-        if (s->count <= SHORT_WORD)
-            merge_short(b, s);
-        else
-            TRY(merge_long(b, s));
-        for (int32_t i = 0; s->count > 0 && i >= 0; i = s->syms[i].next)
-            TRY(bpe_add_id(out, s->syms[i].id));
-    }
+    if (c->len == len && memcmp(c->key, w, len) == 0)
+        return bpe_add_ids(out, c->ids, c->count);
+    if (b->ignore_merges && (whole = bpe_find(b, w, len)) >= 0)
+        TRY(bpe_add_ids(out, &whole, 1));
+    else
+        TRY(merge_word(b, s, w, len, out));
     if (len <= CACHE_KEY && out->count - first <= CACHE_IDS) {
         c->len = (uint8_t)len;
         c->count = (uint8_t)(out->count - first);
         memcpy(c->key, w, len);
-        memcpy(c->ids, out->v + first, c->count * sizeof(*c->ids));
+        if (c->count > 0)
+            memcpy(c->ids, out->v + first, c->count * sizeof(*c->ids));
     }
     return RC_OK;
+}
+
+int
+bpe_word(const struct bpe *b, struct bpe_scratch *s, const char *w, size_t len, struct tok_ids *out)
+{
+    size_t from = 0;
+
+    for (size_t i = 1; b->cut && i + 3 <= len; i++)
+        if (starts_marked(w + i, 3) && !(i >= 3 && starts_marked(w + i - 3, 3))) {
+            TRY(cached_word(b, s, w + from, i - from, out));
+            from = i;
+        }
+    return from < len ? cached_word(b, s, w + from, len - from, out) : RC_OK;
 }

@@ -21,8 +21,11 @@ struct bpe_pair {
 struct bpe {
     bool             byte_level;    /* symbols are bytes; keys of the vocabulary are raw bytes */
     bool             byte_fallback, fuse_unk, ignore_merges;
+    bool             cut;           /* words may be cut before each U+2581 */
     int32_t          unk;           /* -1: none */
-    int32_t          byte_id[256];  /* of one byte: the symbol, or <0xHH> with byte_fallback; -1: none */
+    int32_t          byte_id[256];  /* byte_level: the symbol of a byte; -1: none */
+    int32_t          hex_id[256];   /* byte_fallback: <0xHH>; -1: none */
+    int16_t          byte_of[512];  /* by letter; -1: stands for none */
     struct bpe_slot *slots;
     struct bpe_pair *pairs;
     size_t           slot_mask, pair_mask;
@@ -43,6 +46,6 @@ void    bpe_close(struct bpe *b);
 int32_t bpe_find(const struct bpe *b, const char *s, size_t len); /* -1: absent */
 int     bpe_word(const struct bpe *b, struct bpe_scratch *s, const char *word, size_t len, struct tok_ids *out);
 int     bpe_letter(int byte); /* the code point that stands for it in byte-level text */
-int     bpe_add_id(struct tok_ids *ids, int32_t id);
+int     bpe_add_ids(struct tok_ids *ids, const int32_t *id, size_t n);
 
 #endif

@@ -201,7 +201,7 @@ escape(struct reader *r, bool in_class, bool *set)
     else if (c == 'd' || c == 'D')
         add_category(r->out, "Nd");
     else if (c == 'w' || c == 'W')
-        add_word(r->out, "\\xb2\\xb3\\xb9\\xbc-\\xbe"); /* as Oniguruma has it */
+        add_word(r->out, in_class ? "" : "\\xb2\\xb3\\xb9\\xbc-\\xbe"); /* as Oniguruma has it */
     else if (c == 'h')
         buf_puts(r->out, "0-9A-Fa-f");
     else
@@ -232,7 +232,7 @@ class(struct reader *r)
             depth--;
             set = true;
         } else if (c == '[') {
-            if (*r->p == ':' || *r->p == '^' || *r->p == ']')
+            if (*r->p == ':' || *r->p == '^' || *r->p == ']' || r->p[-2] == '-')
                 return refuse(r, "this class in a class");
             depth++;
         } else if (c == '&' && *r->p == '&') {

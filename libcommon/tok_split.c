@@ -5,12 +5,11 @@
 
 #include "mem.h"
 #include "tok_bpe.h"
+#include "tok_nfc.h"
 #include "tok_regex.h"
 
 #include <pcre2.h>
-#include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 enum { STACK_BYTES_MAX = 1 << 28 };
 
@@ -63,7 +62,7 @@ add_spelled(struct splitter *s, struct buf *spelled, const char *pattern, bool l
 }
 
 static int
-add_regex(struct splitter *s, const char *pattern, bool literal, enum split_behaviour behaviour, bool invert)
+compile_pattern(struct split_step *s, const char *pattern, bool literal)
 {
     struct buf spelled = { 0 };
     int rc = RC_OK;
@@ -73,9 +72,20 @@ add_regex(struct splitter *s, const char *pattern, bool literal, enum split_beha
     else
         rc = regex_translate(pattern, &spelled);
     if (rc == RC_OK)
-        return add_spelled(s, &spelled, pattern, literal, behaviour, invert);
+        rc = compile(s, &spelled, pattern, literal);
     buf_free(&spelled);
     return rc;
+}
+
+static int
+add_regex(struct splitter *s, const char *pattern, bool literal, enum split_behaviour behaviour, bool invert)
+{
+    struct split_step *st = NULL;
+
+    TRY(new_step(s->pre, &s->pre_count, SPLIT_REGEX, &st));
+    st->behaviour = behaviour;
+    st->invert = invert;
+    return compile_pattern(st, pattern, literal);
 }
 
 static int
@@ -93,8 +103,10 @@ pattern_of(const json_t *obj, const char **text, bool *literal)
         "Regex");
 
     *literal = s != NULL;
-    *text = json_string_value(s != NULL ? s : r);
-    return *text != NULL ? RC_OK : err_set(RC_DATA, "a pattern is neither String nor Regex");
+    s = s != NULL ? s : r;
+    if ((*text = json_string_value(s)) == NULL)
+        return err_set(RC_DATA, "a pattern is neither String nor Regex");
+    return strlen(*text) == json_string_length(s) ? RC_OK : err_set(RC_DATA, "a pattern with NUL is not supported");
 }
 
 static int
@@ -107,19 +119,19 @@ read_normaliser(struct splitter *s, const json_t *obj)
     TRY(jget_str(obj, "type", "", &type));
     if (strcmp(type, "NFC") == 0)
         return new_step(s->norm, &s->norm_count, SPLIT_NFC, &st);
+    if (strcmp(type, "ByteLevel") == 0)
+        return new_step(s->norm, &s->norm_count, SPLIT_LETTERS, &st);
     if (strcmp(type, "Prepend") == 0) {
         TRY(new_step(s->norm, &s->norm_count, SPLIT_PREPEND, &st));
         TRY(jget_str(obj, "prepend", "", &text));
         return keep(&st->to, text);
     }
     if (strcmp(type, "Replace") == 0) {
-        TRY(pattern_of(obj, &text, &literal));
-        if (!literal || *text == '\0')
-            return err_set(RC_DATA, "normalizer \"Replace\" with a Regex is not supported");
         TRY(new_step(s->norm, &s->norm_count, SPLIT_REPLACE, &st));
-        TRY(keep(&st->from, text));
         TRY(jget_str(obj, "content", "", &text));
-        return keep(&st->to, text);
+        TRY(keep(&st->to, text));
+        TRY(pattern_of(obj, &text, &literal));
+        return compile_pattern(st, text, literal);
     }
     return err_set(RC_DATA, "normalizer \"%s\" is not supported", type);
 }
@@ -332,31 +344,82 @@ replace_all(struct buf *out, const char *text, size_t len, const char *from, con
     buf_add(out, text, (size_t)(end - text));
 }
 
-static bool
-is_ascii(const char *s, size_t len)
+/* A long match of a repeated group does not fit the stack that PCRE2 starts with. */
+static int
+match_at(const struct split_step *st, struct pieces *p, const unsigned char *text, size_t len, size_t at)
 {
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)s[i] >= 0x80)
-            return false;
-    return true;
+    int n = pcre2_match(st->regex, text, len, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
+
+    if (n != PCRE2_ERROR_JIT_STACKLIMIT || p->context != NULL)
+        return n;
+    p->context = pcre2_match_context_create(NULL);
+    p->stack = pcre2_jit_stack_create(1 << 16, STACK_BYTES_MAX, NULL);
+    if (p->context == NULL || p->stack == NULL)
+        return PCRE2_ERROR_NOMEMORY;
+    pcre2_jit_stack_assign(p->context, NULL, p->stack);
+    return pcre2_match(st->regex, text, len, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
+}
+
+/* Over the matches in a text. An empty one counts unless it touches the match before it. */
+struct walk {
+    const unsigned char *text;
+    size_t               len, at, last; /* last: where the match before ended */
+    size_t               start, end;    /* the match */
+};
+
+/* RC_RETRY: there is none any more. */
+static int
+next_match(const struct split_step *st, struct pieces *p, struct walk *w)
+{
+    if (p->match == NULL && (p->match = pcre2_match_data_create(8, NULL)) == NULL)
+        return err_set(RC_OS, "out of memory");
+    while (w->at < w->len) {
+        int n = match_at(st, p, w->text, w->len, w->at);
+
+        if (n == PCRE2_ERROR_NOMATCH)
+            return RC_RETRY;
+        if (n < 0)
+            return err_set(RC_DATA, "pattern fails on this text: error %d", n);
+        w->start = pcre2_get_ovector_pointer(p->match)[0];
+        w->end = w->at = pcre2_get_ovector_pointer(p->match)[1];
+        if (w->start == w->end) {
+            for (w->at++; w->at < w->len && (w->text[w->at] & 0xc0) == 0x80;)
+                w->at++;
+            if (w->start == w->last && w->last > 0)
+                continue;
+        }
+        w->last = w->end;
+        return RC_OK;
+    }
+    return RC_RETRY;
 }
 
 static int
-nfc(struct buf *out, const char *text, size_t len)
+replace_matches(const struct split_step *st, struct pieces *p, struct buf *out)
 {
-    utf8proc_uint8_t *s = NULL;
-    utf8proc_ssize_t n;
+    struct walk w = { .text = (const unsigned char *)p->text.s, .len = p->text.len };
+    size_t done = 0;
+    int rc;
 
-    if (is_ascii(text, len)) {
-        buf_add(out, text, len);
-        return RC_OK;
+    while ((rc = next_match(st, p, &w)) == RC_OK) {
+        buf_add(out, w.text + done, w.start - done);
+        buf_puts(out, st->to);
+        done = w.end;
     }
-    n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &s, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    if (n < 0)
-        return err_set(RC_DATA, "cannot normalise: %s", utf8proc_errmsg(n));
-    buf_add(out, s, (size_t)n);
-    free(s);
-    return RC_OK;
+    buf_add(out, w.text + done, w.len - done);
+    return rc == RC_RETRY ? RC_OK : rc;
+}
+
+/* The letters that stand for the bytes of text. */
+static void
+add_letters(struct buf *out, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        unsigned c = (unsigned)bpe_letter((unsigned char)text[i]);
+        char two[2] = { (char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f)) }, one = (char)c;
+
+        buf_add(out, c < 0x80 ? &one : two, c < 0x80 ? 1 : 2);
+    }
 }
 
 int
@@ -384,13 +447,15 @@ split_normalise(const struct splitter *s, const char *text, size_t len, bool fir
 
         tmp.len = 0;
         if (st->kind == SPLIT_NFC) {
-            rc = nfc(&tmp, p->text.s, p->text.len);
+            rc = nfc_add(&tmp, p->text.s, p->text.len);
         } else if (st->kind == SPLIT_PREPEND) {
             if (p->text.len > 0)
                 buf_puts(&tmp, st->to);
             buf_add(&tmp, p->text.s, p->text.len);
+        } else if (st->kind == SPLIT_LETTERS) {
+            add_letters(&tmp, p->text.s, p->text.len);
         } else {
-            replace_all(&tmp, p->text.s, p->text.len, st->from, st->to);
+            rc = replace_matches(st, p, &tmp);
         }
         p->text.len = 0;
         buf_add(&p->text, tmp.s != NULL ? tmp.s : "", tmp.len);
@@ -434,54 +499,24 @@ drop_empty(struct pieces *p)
     p->count = n;
 }
 
-/* A long match of a repeated group does not fit the stack that PCRE2 starts with. */
-static int
-match_at(const struct split_step *st, struct pieces *p, const unsigned char *text, size_t len, size_t at)
-{
-    int n = pcre2_match(st->regex, text, len, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
-
-    if (n != PCRE2_ERROR_JIT_STACKLIMIT || p->context != NULL)
-        return n;
-    p->context = pcre2_match_context_create(NULL);
-    p->stack = pcre2_jit_stack_create(1 << 16, STACK_BYTES_MAX, NULL);
-    if (p->context == NULL || p->stack == NULL)
-        return PCRE2_ERROR_NOMEMORY;
-    pcre2_jit_stack_assign(p->context, NULL, p->stack);
-    return pcre2_match(st->regex, text, len, at, PCRE2_NO_UTF_CHECK, p->match, p->context);
-}
-
 static int
 split_regex(const struct split_step *st, struct pieces *p, const struct piece *in)
 {
-    const unsigned char *text = (const unsigned char *)p->text.s + in->at;
+    struct walk w = { .text = (const unsigned char *)p->text.s + in->at, .len = in->len };
     bool previous = false, empty = false;
     size_t from = 0;
-    PCRE2_SIZE *range;
+    int rc;
 
-    if (p->match == NULL && (p->match = pcre2_match_data_create(8, NULL)) == NULL)
-        return err_set(RC_OS, "out of memory");
     p->floor = p->count;
-    for (size_t at = 0; at < in->len;) {
-        int n = match_at(st, p, text, in->len, at);
-
-        if (n == PCRE2_ERROR_NOMATCH)
-            break;
-        if (n < 0)
-            return err_set(RC_DATA, "pattern fails on this text: error %d", n);
-        range = pcre2_get_ovector_pointer(p->match);
-        at = range[1];
-        if (range[0] == range[1]) { /* go on after the next character; right after a match it does not count */
-            for (at++; at < in->len && (text[at] & 0xc0) == 0x80;)
-                at++;
-            if (range[0] == from && from > 0)
-                continue;
-            empty = true;
-        }
-        if (range[0] > from)
-            TRY(place(p, st, in, from, range[0], false, &previous));
-        TRY(place(p, st, in, range[0], range[1], true, &previous));
-        from = range[1];
+    while ((rc = next_match(st, p, &w)) == RC_OK) {
+        empty |= w.start == w.end;
+        if (w.start > from)
+            TRY(place(p, st, in, from, w.start, false, &previous));
+        TRY(place(p, st, in, w.start, w.end, true, &previous));
+        from = w.end;
     }
+    if (rc != RC_RETRY)
+        return rc;
     if (from < in->len)
         TRY(place(p, st, in, from, in->len, false, &previous));
     if (empty)
@@ -489,18 +524,16 @@ split_regex(const struct split_step *st, struct pieces *p, const struct piece *i
     return RC_OK;
 }
 
-/* A copy with the letters that stand for its bytes. */
 static int
 letters(struct pieces *p, const struct piece *in)
 {
+    struct buf b = { 0 };
     size_t at = p->text.len;
 
-    for (size_t i = 0; i < in->len; i++) {
-        unsigned c = (unsigned)bpe_letter((unsigned char)p->text.s[in->at + i]);
-        char two[2] = { (char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f)) }, one = (char)c;
-
-        buf_add(&p->text, c < 0x80 ? &one : two, c < 0x80 ? 1 : 2);
-    }
+    add_letters(&b, p->text.s + in->at, in->len);
+    buf_add(&p->text, b.s, b.len);
+    p->text.failed |= b.failed;
+    buf_free(&b);
     return buf_ok(&p->text) ? add_piece(p, at, p->text.len - at, in->first) : RC_OS;
 }
 

@@ -12,7 +12,8 @@ enum { SPLIT_STEPS_MAX = 16 };
 
 enum split_kind {
     SPLIT_NFC, SPLIT_PREPEND, SPLIT_REPLACE, /* normalisers */
-    SPLIT_REGEX, SPLIT_PREFIX_SPACE, SPLIT_LETTERS, SPLIT_METASPACE /* pre-tokenizers */
+    SPLIT_LETTERS, /* either */
+    SPLIT_REGEX, SPLIT_PREFIX_SPACE, SPLIT_METASPACE /* pre-tokenizers */
 };
 
 enum split_behaviour { SPLIT_ISOLATED, SPLIT_REMOVED, SPLIT_PREVIOUS, SPLIT_NEXT, SPLIT_CONTIGUOUS };

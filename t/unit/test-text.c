@@ -83,6 +83,20 @@ test_plain(void **state)
 }
 
 static void
+test_mark(void **state)
+{
+    static const char data[] = "\xef\xbb\xbf{\"text\": \"a\"}\n";
+    struct text *t = open_bytes(data, sizeof(data) - 1, RC_OK);
+    struct text_sample s;
+
+    (void)state;
+    assert_true(text_is_lines(t));
+    assert_int_equal(text_next(t, &s), RC_OK);
+    assert_string_equal(s.text, "a");
+    done(t);
+}
+
+static void
 test_bad(void **state)
 {
     static const struct { const char *data, *why; } cases[] = {
@@ -154,6 +168,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines), cmocka_unit_test(test_plain), cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_mark),
         cmocka_unit_test(test_compressed),
     };
 

@@ -280,23 +280,48 @@ test_long_match(void **state)
     mem_free(text);
 }
 
+/* Tokens that are not in the vocabulary are numbered from its size on; a token twice is one. */
+static void
+test_numbers(void **state)
+{
+    static const char json[] = "{" MODEL "},\"added_tokens\":["
+        "{\"id\":50,\"content\":\"<x>\"},{\"id\":2,\"content\":\"ab\"},"
+        "{\"id\":60,\"content\":\"<y>\"},{\"id\":50,\"content\":\"<x>\",\"rstrip\":true}]}";
+    struct tok *t = open_text(json, RC_OK);
+    struct tok_ids ids = { 0 };
+
+    (void)state;
+    assert_int_equal(tok_id(t, "<x>"), 8);
+    assert_int_equal(tok_id(t, "ab"), 2);
+    assert_int_equal(tok_id(t, "<y>"), 9);
+    assert_int_equal(tok_vocab(t), 10);
+    assert_int_equal(tok_encode(t, "<x> \t<y>", 8, true, &ids), RC_OK);
+    assert_int_equal(ids.count, 2);
+    assert_int_equal(tok_encode(t, "a\xc3", 2, true, &ids), RC_DATA);
+    assert_non_null(strstr(err_text(), "text is not UTF-8 at byte 1"));
+    tok_ids_free(&ids);
+    tok_close(t);
+}
+
+static const struct { const char *regex, *why; } refused[] = {
+    { "a&&b|[a&&b]", "an intersection at byte 8" }, { "[a[^b]]", "this class in a class" },
+    { "[a-[b]]", "this class in a class" },
+    { "[[:alpha:]]", "this class in a class" }, { "[\\\\P{L}]", "a negated escape in a class" },
+    { "\\\\p{Greekish}", "this property" }, { "\\\\pL", "this property" }, { "\\\\p{^L}", "this property" },
+    { "\\\\b", "this escape" }, { "\\\\X", "this escape" }, { "\\\\1", "this escape" }, { "a\\\\", "this escape" },
+    { "\\\\u12", "this code point" }, { "\\\\x{1", "this code point" }, { "[a", "a class without end" },
+    { "(a", "a group without end" }, { "a)", "a closing parenthesis" }, { "a**", "a repeat" }, { "*a", "a repeat" },
+    { "|{2}", "a repeat of nothing" }, { "(?x:a)", "this group" }, { "(?<n>a)", "this group" },
+    { "a(?i)b", "this group" }, { "(?i:ss)", "letters that are also one" },
+    { "(?i:\xc3\xa9)", "this letter without case" }, { "[b-a]", "error" },
+    { "((((((((((((((((((((((((((((((((((", "more groups within groups" },
+};
+
 static void
 test_refused(void **state)
 {
 #define POST(single) "{" MODEL "},\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[" single "]," \
     "\"special_tokens\":{\"x\":{\"ids\":[1]}}}}"
-    static const struct { const char *regex, *why; } patterns[] = {
-        { "a&&b|[a&&b]", "an intersection at byte 8" }, { "[a[^b]]", "this class in a class" },
-        { "[[:alpha:]]", "this class in a class" }, { "[\\\\P{L}]", "a negated escape in a class" },
-        { "\\\\p{Greekish}", "this property" }, { "\\\\pL", "this property" }, { "\\\\p{^L}", "this property" },
-        { "\\\\b", "this escape" }, { "\\\\X", "this escape" }, { "\\\\1", "this escape" }, { "a\\\\", "this escape" },
-        { "\\\\u12", "this code point" }, { "\\\\x{1", "this code point" }, { "[a", "a class without end" },
-        { "(a", "a group without end" }, { "a)", "a closing parenthesis" }, { "a**", "a repeat" }, { "*a", "a repeat" },
-        { "|{2}", "a repeat of nothing" }, { "(?x:a)", "this group" }, { "(?<n>a)", "this group" },
-        { "a(?i)b", "this group" }, { "(?i:ss)", "letters that are also one" },
-        { "(?i:\xc3\xa9)", "this letter without case" }, { "[b-a]", "error" },
-        { "((((((((((((((((((((((((((((((((((", "more groups within groups" },
-    };
     static const struct { const char *json, *why; } cases[] = {
         { "{\"model\":{\"type\":\"Unigram\"}}", "model \"Unigram\" is not supported; there is BPE" },
         { "{}", "no \"model\"" },
@@ -320,8 +345,13 @@ test_refused(void **state)
             "prepend_scheme \"last\" is not supported" },
         { "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Punctuation\",\"behavior\":\"X\"}}",
             "behavior \"X\" is not supported" },
-        { "{" MODEL "},\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"b\"}}",
-            "normalizer \"Replace\" with a Regex is not supported" },
+        { "{" MODEL "},\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(\"},\"content\":\"b\"}}",
+            "pattern \"(\" is not supported" },
+        { "{" MODEL "},\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\\u0000\"},\"content\":\"\"}}",
+            "a pattern with NUL is not supported" },
+        { "{" MODEL "},\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x+\"},\"content\":\"\"},"
+            "\"added_tokens\":[{\"id\":9,\"content\":\"xx\",\"normalized\":true}]}",
+            "added token \"xx\" is normalised to nothing" },
         { "{" MODEL ",\"continuing_subword_prefix\":\"##\"}}", "subword prefixes and suffixes are not supported" },
         { "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", "merges: an entry is no pair" },
         { "{\"model\":{\"vocab\":{},\"merges\":[]}}", "model has no vocab" },
@@ -338,12 +368,12 @@ test_refused(void **state)
             fail_msg("message is \"%s\", want \"%s\"", err_text(), cases[i].why);
     }
     assert_null(open_text("{\"model\"", RC_DATA));
-    for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
         (void)snprintf(json, sizeof(json), "{" MODEL "},\"pre_tokenizer\":{\"type\":\"Split\","
-            "\"pattern\":{\"Regex\":\"%s\"},\"behavior\":\"Isolated\",\"invert\":false}}", patterns[i].regex);
+            "\"pattern\":{\"Regex\":\"%s\"},\"behavior\":\"Isolated\",\"invert\":false}}", refused[i].regex);
         assert_null(open_text(json, RC_DATA));
-        if (strstr(err_text(), patterns[i].why) == NULL)
-            fail_msg("message of \"%s\" is \"%s\", want \"%s\"", patterns[i].regex, err_text(), patterns[i].why);
+        if (strstr(err_text(), refused[i].why) == NULL)
+            fail_msg("message of \"%s\" is \"%s\", want \"%s\"", refused[i].regex, err_text(), refused[i].why);
     }
     assert_null(open_text("", RC_DATA));
     assert_int_equal(tok_open(&t, "no such file"), RC_NOINPUT);
@@ -357,7 +387,7 @@ main(void)
         cmocka_unit_test(test_styles), cmocka_unit_test(test_ids), cmocka_unit_test(test_long_word),
         cmocka_unit_test(test_sentencepiece_style), cmocka_unit_test(test_splits),
         cmocka_unit_test(test_patterns), cmocka_unit_test(test_added), cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_long_match), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_long_match), cmocka_unit_test(test_refused), cmocka_unit_test(test_numbers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
