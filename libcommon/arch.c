@@ -258,6 +258,19 @@ arch_module(const struct arch *a, int layer, enum role r, char out[ARCH_NAME_MAX
     (void)snprintf(out + n, ARCH_NAME_MAX - (size_t)n, "%s", roles[r].suffix);
 }
 
+bool
+arch_weight_module(const char *tensor, char out[ARCH_NAME_MAX])
+{
+    static const char suffix[] = ".weight";
+    size_t len = strlen(tensor), tail = sizeof(suffix) - 1;
+
+    if (len <= tail || len - tail >= ARCH_NAME_MAX || strcmp(tensor + len - tail, suffix) != 0)
+        return false;
+    memcpy(out, tensor, len - tail);
+    out[len - tail] = '\0';
+    return true;
+}
+
 void
 arch_norm(const struct arch *a, int layer, int which, char out[ARCH_NAME_MAX])
 {

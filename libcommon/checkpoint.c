@@ -124,15 +124,11 @@ collect(struct writer *w, struct checkpoint_stats *stats)
 
     for (size_t i = 0; i < m->count; i++) {
         const struct tensor *t = m->tensors[i].t;
-        size_t len = strlen(t->name);
         const struct task *tasks = NULL;
         int parts = 0;
 
-        if (len > 7 && len - 7 < sizeof(module) && strcmp(t->name + len - 7, ".weight") == 0) {
-            memcpy(module, t->name, len - 7);
-            module[len - 7] = '\0';
+        if (arch_weight_module(t->name, module))
             tasks = plan_module(&w->run->plan, module, &parts);
-        }
         if (tasks != NULL) {
             TRY(add_module(w, tasks, parts));
             stats->compressed++;

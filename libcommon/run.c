@@ -3,6 +3,7 @@
 
 #include "mem.h"
 #include "msg.h"
+#include "source.h"
 #include "stop.h"
 #include "weights.h"
 
@@ -148,14 +149,8 @@ int
 run_source_dense(void *ctx, const char *name, struct dense *out)
 {
     struct run *run = ctx;
-    const struct tensor *t;
 
-    TRY(model_get(&run->model, name, &t));
-    if (t->ndim < 1 || t->ndim > 2 || t->shape[0] > INT_MAX || (t->ndim == 2 && t->shape[1] > INT_MAX))
-        return err_set(RC_DATA, "%s has %d dimensions", name, t->ndim);
-    *out = (struct dense){ .dtype = t->dtype, .rows = (int)t->shape[0], .cols = t->ndim == 2 ? (int)t->shape[1] : 1,
-        .data = t->data };
-    return RC_OK;
+    return source_stored(&run->model, name, out);
 }
 
 static const struct tensor *
@@ -205,17 +200,13 @@ run_dense(void *ctx, const char *name, struct dense *out)
 {
     struct run *run = ctx;
     char module[ARCH_NAME_MAX];
-    size_t len = strlen(name);
     const struct task *t = NULL;
     bool any_done = false;
     int count = 0, rc = RC_OK;
     char *data;
 
-    if (len > 7 && len - 7 < sizeof(module) && strcmp(name + len - 7, ".weight") == 0) {
-        memcpy(module, name, len - 7);
-        module[len - 7] = '\0';
+    if (arch_weight_module(name, module))
         t = plan_module(&run->plan, module, &count);
-    }
     for (int i = 0; i < count; i++)
         any_done = any_done || plan_task_done(&run->plan, &t[i]);
     if (!any_done)

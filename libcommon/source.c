@@ -46,28 +46,32 @@ find_tensor(void *ctx, const char *name)
 }
 
 int
-source_dense(void *ctx, const char *name, struct dense *out)
+source_stored(const struct model *m, const char *name, struct dense *out)
 {
-    struct source *s = ctx;
-    char module[ARCH_NAME_MAX];
-    size_t len = strlen(name);
     const struct tensor *t;
-    int group = -1, rc;
+    int rc;
 
-    if (s->recipe != NULL && len > 7 && len - 7 < sizeof(module) && strcmp(name + len - 7, ".weight") == 0) {
-        memcpy(module, name, len - 7);
-        module[len - 7] = '\0';
-        if (strstr(module, "_proj") != NULL) /* norms and embeddings are of other classes */
-            group = recipe_find(s->recipe, module, "Linear", NULL);
-    }
-    if (group >= 0)
-        return weights_dense(out, module, &s->recipe->groups[group].scheme, s->arch.dtype, find_tensor, &s->model,
-            s->pool);
-    if ((rc = model_get(&s->model, name, &t)) != RC_OK)
+    if ((rc = model_get(m, name, &t)) != RC_OK)
         return rc;
     if (t->ndim < 1 || t->ndim > 2 || t->shape[0] > INT_MAX || (t->ndim == 2 && t->shape[1] > INT_MAX))
         return err_set(RC_DATA, "%s has %d dimensions", name, t->ndim);
     *out = (struct dense){ .dtype = t->dtype, .rows = (int)t->shape[0], .cols = t->ndim == 2 ? (int)t->shape[1] : 1,
         .data = t->data };
     return RC_OK;
+}
+
+int
+source_dense(void *ctx, const char *name, struct dense *out)
+{
+    struct source *s = ctx;
+    char module[ARCH_NAME_MAX];
+    int group = -1;
+
+    /* norms and embeddings are of other classes */
+    if (s->recipe != NULL && arch_weight_module(name, module) && strstr(module, "_proj") != NULL)
+        group = recipe_find(s->recipe, module, "Linear", NULL);
+    if (group >= 0)
+        return weights_dense(out, module, &s->recipe->groups[group].scheme, s->arch.dtype, find_tensor, &s->model,
+            s->pool);
+    return source_stored(&s->model, name, out);
 }

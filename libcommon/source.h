@@ -16,6 +16,8 @@ struct source {
 /* RC_DATA: unknown family or quantisation. */
 int  source_open(struct source *s, const char *dir);
 void source_close(struct source *s);
+/* A tensor of one or two dimensions as it is stored; RC_DATA. */
+int  source_stored(const struct model *m, const char *tensor, struct dense *out);
 int  source_dense(void *source, const char *tensor, struct dense *out); /* fwd_dense_fn */
 
 #endif
