@@ -35,6 +35,7 @@ backend_find(const struct backend **out, const char *name)
         FALL_BACK(nll);
         FALL_BACK(syrk);
         FALL_BACK(colsq);
+        FALL_BACK(scales);
         FALL_BACK(factor);
         FALL_BACK(gptq);
         *out = &full;

@@ -11,7 +11,7 @@
 #define LLMC_BACKEND_H
 
 #include "../libcommon/dtype.h"
-#include "quant.h"
+#include "scale.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -101,6 +101,9 @@ struct backend {
     int  (*colsq)(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
 
     /* --- GPTQ --- */
+    /* scale_rows() of a whole matrix or of a range of rows (kernels/scale.h); the same bytes from every backend */
+    int  (*scales)(struct dev *dev, const struct qspec *spec, const struct scale_opts *o, const float *w, int rows,
+        int cols, float global_scale, float *scale, int8_t *zero);
     /* L L' = s H[order][order] + lambda I, lower, f32, in a full [n, n] matrix (the strict upper part is undefined).
      * h packed lower f64. Dead columns (diagonal 0) get diagonal 1 first and are marked. lambda = damp times the
      * mean diagonal after that. RC_NUMERIC: not positive definite, or not finite. */

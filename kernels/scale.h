@@ -15,14 +15,35 @@
 
 #include "quant.h"
 
-/* How a region's range is chosen. MINMAX takes its extremes. */
-enum observer { OBSERVER_MINMAX, OBSERVER_COUNT };
+/* How a region's range is chosen. MINMAX takes its extremes. SEARCH tries them times 1 and times `steps` factors from hi
+ * down to lo, evenly spaced, and takes the first that gives the least
+ *
+ *     sum over its weights of d_j |w_rj - q_rj|^norm,    d_j = diag[j], or 1 without one,
+ *
+ * where q is what the scale of that range, as stored, makes of w by rounding to nearest. With d_j = H_jj and norm 2
+ * that is the diagonal part of GPTQ's loss. Sums are kept in SCALE_LANES parts, so that all implementations of
+ * scale_errors_fn agree to the bit. */
+enum observer { OBSERVER_MINMAX, OBSERVER_SEARCH };
+
+enum { SCALE_LANES = 16, SCALE_STEPS_MAX = 1024 };
+
+struct candidate_scale {
+    float scale, step, zero; /* as stored; what weights are divided by */
+    float factor;
+    float error;
+};
+
+/* Adds to error of each of count candidates that of w[n]; diag [n] or NULL. */
+typedef void scale_errors_fn(const struct qspec *spec, const float *w, const float *diag, int n, double norm,
+    struct candidate_scale *c, int count);
 
 struct scale_opts {
-    enum observer observer;
-    const float  *diag; /* of H, [cols]: weights of a search; NULL: all alike */
-    double        max_shrink, norm; /* of a search */
-    int           grid, patience;
+    enum observer    observer;
+    const float     *diag; /* [cols]; NULL: all alike */
+    double           norm;
+    float            lo, hi;
+    int              steps; /* at most SCALE_STEPS_MAX */
+    scale_errors_fn *errors; /* NULL: the plain one */
 };
 
 struct extremes {
@@ -43,6 +64,8 @@ void scale_of_extremes(const struct qspec *spec, struct extremes x, float global
  * symmetric; opts NULL: MINMAX. */
 void scale_rows(const struct qspec *spec, const struct scale_opts *opts, const float *w, int rows, int cols,
     float global_scale, float *scale, int8_t *zero);
+
+scale_errors_fn scale_errors;
 
 /* What is written to disk of a scale: rounded to T (v10 keeps more in the loop), unchanged for e4m3 and e8m0. */
 void scale_store(const struct qspec *spec, float *scale, size_t count);

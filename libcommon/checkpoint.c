@@ -409,7 +409,7 @@ checkpoint_config(const struct run *run, json_t **out)
 
         if (!group_attached(&run->plan, i))
             continue;
-        TRY(scheme_json(&r->groups[i].scheme, r->groups[i].targets, &group));
+        TRY(recipe_group_config(&r->groups[i], &group));
         (void)snprintf(name, sizeof(name), "group_%d", n++);
         (void)json_object_set_new(groups, name, group);
         format = format == NULL || strcmp(format, f) == 0 ? f : "mixed-precision";

@@ -169,7 +169,7 @@ recipe_add_group(struct recipe *r, const char *name, const json_t *targets,
 /* --- presets --- */
 
 static int
-preset_args(const char *scheme, int group, struct scheme *s, json_t **out)
+preset_args(const char *scheme, int group, const char *observer, struct scheme *s, json_t **out)
 {
     struct recipe_group g = { .targets = json_pack("[s]", "Linear") };
     json_t *saved = NULL;
@@ -182,16 +182,17 @@ preset_args(const char *scheme, int group, struct scheme *s, json_t **out)
         rc = recipe_args_saved(&g, &saved);
     }
     if (rc == RC_OK)
-        *out = saved == NULL ? json_pack("{s:O, s:[s], s:s}", "targets", g.targets, "ignore",
-            "lm_head", "scheme", s->name)
-            : json_pack("{s:{s:O}, s:[s]}", "config_groups", "group_0", saved, "ignore", "lm_head");
+        *out = saved == NULL ? json_pack("{s:O, s:[s], s:s, s:s*}", "targets", g.targets, "ignore",
+            "lm_head", "scheme", s->name, "weight_observer", observer)
+            : json_pack("{s:{s:O}, s:[s], s:s*}", "config_groups", "group_0", saved, "ignore",
+            "lm_head", "weight_observer", observer);
     json_decref(saved);
     json_decref(g.targets);
     return rc != RC_OK || *out != NULL ? rc : err_set(RC_OS, "out of memory");
 }
 
 int
-recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq)
+recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq, const char *observer)
 {
     struct reading rd = { 0 };
     struct scheme s;
@@ -199,7 +200,11 @@ recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq)
     int rc;
 
     *out = NULL;
-    TRY(preset_args(scheme, group, &s, &args));
+    if (observer == NULL && gptq)
+        observer = RECIPE_OBSERVER;
+    if (observer != NULL)
+        TRY(observer_find(observer, &observer));
+    TRY(preset_args(scheme, group, observer, &s, &args));
     rc = (rd.r = recipe_new(NULL)) == NULL ? RC_OS : recipe_read_modifier(&rd, "default", "default",
         gptq ? "GPTQModifier" : "QuantizationModifier", args);
     json_decref(args);
@@ -210,12 +215,25 @@ recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq)
 
 /* --- JSON --- */
 
+int
+recipe_group_config(const struct recipe_group *g, json_t **out)
+{
+    TRY(scheme_json(&g->scheme, g->targets, out));
+    if (g->weight_kwargs != NULL)
+        (void)json_object_set(json_object_get(*out, "weights"), "observer_kwargs",
+            g->weight_kwargs);
+    if (g->input_kwargs != NULL && g->scheme.has_input)
+        (void)json_object_set(json_object_get(*out, "input_activations"), "observer_kwargs",
+            g->input_kwargs);
+    return RC_OK;
+}
+
 static int
 group_json(const struct recipe_group *g, json_t **out)
 {
     json_t *config;
 
-    TRY(scheme_json(&g->scheme, g->targets, &config));
+    TRY(recipe_group_config(g, &config));
     *out = json_pack("{s:s, s:s, s:b, s:b, s:f, s:i, s:O?, s:O?, s:o}", "name", g->name, "preset",
         g->scheme.name, "gptq", (int)g->gptq, "actorder", (int)g->actorder, "dampening_frac",
         g->dampening_frac, "block_size", g->block_size, "weight_observer_kwargs", g->weight_kwargs,
@@ -509,23 +527,30 @@ recipe_find(struct recipe *r, const char *module, const char *classes, const cha
 static int
 check_supported(const struct recipe *r)
 {
-    static const char minmax[] = "minmax";
+    struct scale_opts o;
+    struct qspec spec;
 
     for (int i = 0; i < r->modifier_count; i++)
         if (json_object_get(r->modifiers[i].args, "kv_cache_scheme") != NULL)
             return err_set(RC_DATA, "%s: kv_cache_scheme is not supported", r->modifiers[i].name);
     for (int i = 0; i < r->group_count; i++) {
         const struct recipe_group *g = &r->groups[i];
-        size_t n = strlen(g->scheme.weights.observer), m = strlen(minmax);
 
-        if (g->scheme.has_weights &&
-            (n < m || strcmp(g->scheme.weights.observer + n - m, minmax) != 0))
-            return err_set(RC_DATA, "%s: observer \"%s\" is not supported; there is minmax",
-                g->name, g->scheme.weights.observer);
-        if (g->weight_kwargs != NULL || g->input_kwargs != NULL)
-            return err_set(RC_DATA, "%s: observer_kwargs are not supported", g->name);
+        if (g->input_kwargs != NULL)
+            return err_set(RC_DATA, "%s: observer_kwargs of inputs are not supported", g->name);
+        if (!g->scheme.has_weights)
+            continue;
+        scheme_qspec(&g->scheme, DT_BF16, false, &spec);
+        if (recipe_scale_opts(g, &spec, &o) != RC_OK)
+            return err_at(RC_DATA, "%s", g->name);
     }
     return RC_OK;
+}
+
+int
+recipe_scale_opts(const struct recipe_group *g, const struct qspec *spec, struct scale_opts *out)
+{
+    return observer_opts(g->scheme.weights.observer, g->weight_kwargs, spec, out);
 }
 
 static int
@@ -559,5 +584,7 @@ recipe_check_used(const struct recipe *r)
 bool
 recipe_needs_hessian(const struct recipe *r, int group)
 {
-    return r->groups[group].gptq;
+    const struct recipe_group *g = &r->groups[group];
+
+    return g->gptq || observer_weighted(g->scheme.weights.observer);
 }

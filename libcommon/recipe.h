@@ -15,7 +15,10 @@
 
 #include "json.h"
 #include "match.h"
+#include "observer.h"
 #include "scheme.h"
+
+#define RECIPE_OBSERVER "imatrix_mse"
 
 enum { RECIPE_MODIFIERS_MAX = 100, RECIPE_GROUPS_MAX = 1000 };
 
@@ -60,8 +63,10 @@ struct recipe {
 };
 
 /* What -s SCHEME -g GROUP means: targets Linear, ignore lm_head. group 0: the preset's; -1: one a
- * row. */
-int  recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq);
+ * row. observer of weights NULL: of GPTQ RECIPE_OBSERVER, as in share/recipes; of plain rounding,
+ * which then needs no data, minmax. */
+int  recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq,
+    const char *observer);
 int  recipe_read(struct recipe **out, const char *path);
 int  recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *subject);
 void recipe_free(struct recipe *r);
@@ -82,9 +87,16 @@ int recipe_find(struct recipe *r, const char *module, const char *classes, const
 
 /* After recipe_find() was asked for every module: RC_DATA names a target or an ignore entry that
  * matched nothing, a module that two modifiers claim, or what is read but cannot be done yet: a
- * kv_cache_scheme, weight observers other than the minmax ones, observer_kwargs. */
+ * kv_cache_scheme, observer_kwargs of inputs. */
 int recipe_check_used(const struct recipe *r);
 
+/* How scales of a group's weights are chosen; spec is theirs, ->diag and ->errors are the caller's. RC_DATA. */
+int recipe_scale_opts(const struct recipe_group *g, const struct qspec *spec,
+    struct scale_opts *out);
+/* The entry of config_groups. RC_OS. */
+int recipe_group_config(const struct recipe_group *g, json_t **out);
+
+/* GPTQ, or a search for scales that weighs columns by its diagonal. */
 bool recipe_needs_hessian(const struct recipe *r, int group);
 
 #endif

@@ -2,33 +2,10 @@
 #include "recipe_read.h"
 
 #include "mem.h"
+#include "observer.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
-
-/* Any case, and hyphens and spaces for underscores, as the library's registry has it. */
-int
-recipe_args_observer(const char *text, const char **name)
-{
-    static const char *const names[] = { "memoryless_minmax", "minmax", "static_minmax",
-        "memoryless_mse", "mse", "imatrix_mse", "nvfp4_expanded_mse", "nvfp4_expanded_imatrix" };
-
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        const char *a = names[i], *b = text;
-
-        while (*a != '\0' && (*a == tolower((unsigned char)*b) ||
-            (*a == '_' && (*b == '-' || *b == ' ')))) {
-            a++;
-            b++;
-        }
-        if (*a == '\0' && *b == '\0') {
-            *name = names[i];
-            return RC_OK;
-        }
-    }
-    return err_set(RC_DATA, "observer: unknown value %s", text);
-}
 
 /* Value of a field as the text that scheme_set() understands. */
 static int
@@ -72,7 +49,7 @@ set_field(struct qargs *a, json_t **kwargs, const char *key, json_t *v)
     }
     if (strcmp(key, "observer") == 0) {
         if (json_is_string(v))
-            TRY(recipe_args_observer(json_string_value(v), &observer));
+            TRY(observer_find(json_string_value(v), &observer));
         else if (!json_is_null(v))
             return err_set(RC_DATA, "observer is not a string");
         return scheme_set(a, key, observer);

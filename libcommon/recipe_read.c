@@ -2,6 +2,7 @@
 #include "recipe_read.h"
 
 #include "mem.h"
+#include "observer.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -79,7 +80,7 @@ read_observer(struct modifier *m, const char *key, const json_t *v)
     m->single = true;
     if (!json_is_string(v))
         return err_set(RC_DATA, "%s is not a string", key);
-    return recipe_args_observer(json_string_value(v),
+    return observer_find(json_string_value(v),
         &m->observers[*key == 'w' ? 0 : *key == 'i' ? 1 : 2]);
 }
 
@@ -104,7 +105,7 @@ read_observers(struct modifier *m, const char *key, const json_t *v)
             return err_set(RC_DATA, "%s: unknown key %s; there are weights, input, output", key, k);
         if (!json_is_string(one))
             return err_set(RC_DATA, "%s: %s is not a string", key, k);
-        TRY(recipe_args_observer(json_string_value(one), &m->observers[i]));
+        TRY(observer_find(json_string_value(one), &m->observers[i]));
         (void)json_object_set_new(m->observer, k, json_string(m->observers[i]));
     }
     return RC_OK;

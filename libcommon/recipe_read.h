@@ -38,6 +38,5 @@ void recipe_at(struct reading *rd, const json_t *mapping, const char *key);
 int recipe_args_scheme(struct reading *rd, struct recipe_group *g, const json_t *mapping);
 int recipe_args_saved(const struct recipe_group *g, json_t **out);
 int recipe_args_cache(struct reading *rd, const json_t *mapping, json_t **out);
-int recipe_args_observer(const char *text, const char **name); /* RC_DATA: unknown */
 
 #endif

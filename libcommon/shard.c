@@ -193,7 +193,7 @@ shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
     if (arch_read(&s->arch, s->model.config) != RC_OK)
         return err_at(RC_DATA, "%s", o->model);
     TRY(o->recipe != NULL ? recipe_read(&s->plan.recipe, o->recipe) :
-        recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq));
+        recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq, o->observer));
     TRY(find_modules(s));
     TRY(check_fused(s));
     TRY(make_steps(s));

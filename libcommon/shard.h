@@ -10,7 +10,7 @@
 #include "plan.h"
 
 struct shard_opts {
-    const char     *model, *scheme, *recipe, *data;
+    const char     *model, *scheme, *recipe, *observer, *data;
     int             group, samples, length, block_tokens, ranks;
     bool            gptq;
     enum sequential sequential;

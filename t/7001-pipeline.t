@@ -45,6 +45,26 @@ ok 'nor any file' '
         cmp "$demo/$f" one/$f
     done
 '
+ok 'scales weighed by the Hessian are the default of GPTQ, also in the config; minmax is on request' "
+    $run -o mm --observer minmax >/dev/null
+    ! cmp -s one/model.safetensors mm/model.safetensors
+    grep -q '\"observer\": \"imatrix_mse\"' one/config.json
+    grep -q 'weight_observer: imatrix_mse' one/recipe.yaml
+    grep -q '\"observer\": \"minmax\"' mm/config.json
+"
+ok 'plain rounding can have them too, and without data' "
+    llmc run $demo -s W4A16 -g 32 -a rtn -q -o rtn >/dev/null
+    grep -q '\"observer\": \"memoryless_minmax\"' rtn/config.json
+    llmc run $demo -s W4A16 -g 32 -a rtn --observer mse -q -o rtn-mse >/dev/null
+    $run -a rtn --observer imatrix_mse -o rtn-im >tasks.im
+    [ \"\$(sed '\$d' tasks.im | wc -l)\" -eq 28 ]
+    for m in rtn rtn-mse rtn-im one; do llmc-eval -q -m \$m -d eval -l 128 | cut -f 2; done >ppl
+    sort -rn ppl | diff ppl -
+"
+fails 64 'but not without data when they need it' "
+    llmc run $demo -s W4A16 -g 32 -a rtn --observer imatrix_mse -q -o none 2>err; rc=\$?
+    oneline err; exit \$rc
+"
 ok 'config.json says what was done' '
     tr -d " \n" <one/config.json >c
     for w in "\"quant_method\":\"compressed-tensors\"" "\"format\":\"pack-quantized\"" "\"group_size\":32" "\"num_bits\":4" \

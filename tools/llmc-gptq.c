@@ -1,12 +1,12 @@
 /* llmc-gptq - round the weights of every task against its Hessian */
 #include "../kernels/factor.h"
 #include "../kernels/pack.h"
-#include "../kernels/scale.h"
 #include "../libcommon/hess.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/progress.h"
 #include "../libcommon/run.h"
+#include "../libcommon/scales.h"
 #include "../libcommon/stop.h"
 #include "../libcommon/stream.h"
 #include "../libcommon/weights.h"
@@ -51,6 +51,7 @@ struct factor {
     float   *l;
     uint8_t *dead;
     int     *order;
+    float   *diag;      /* of H, over its mean */
     double   damp;      /* as used */
     bool     failed;
 };
@@ -69,6 +70,7 @@ factor_free(struct factor *f)
     mem_free(f->l);
     mem_free(f->dead);
     mem_free(f->order);
+    mem_free(f->diag);
     *f = (struct factor){ 0 };
 }
 
@@ -89,6 +91,28 @@ factor_hessian(struct gptq *g, const struct hess *h, const char *name, const str
     f->failed = true;
     msg_warn(name, "Hessian is not positive definite at damp %g: rounded plainly", f->damp / DAMP_FACTOR);
     return RC_OK;
+}
+
+/* Plain rounding uses the diagonal alone. */
+static int
+fill_factor(struct gptq *g, const struct hess *h, const char *name, const struct recipe_group *rg)
+{
+    struct factor *f = &g->f;
+    size_t n = (size_t)h->n;
+
+    f->n = h->n;
+    if ((f->diag = mem_alloc(n, sizeof(*f->diag))) == NULL)
+        return RC_OS;
+    scales_diag(h, f->diag);
+    if (!rg->gptq)
+        return RC_OK;
+    f->order = mem_alloc(n, sizeof(*f->order));
+    f->l = mem_alloc(n * n, sizeof(*f->l));
+    f->dead = mem_zalloc(n, 1);
+    if (f->l == NULL || f->dead == NULL || f->order == NULL)
+        return RC_OS;
+    TRY(factor_order(f->order, h->sum, rg->actorder, h->n));
+    return factor_hessian(g, h, name, rg);
 }
 
 /* Factor of the Hessian at path, the cached one if it is that. */
@@ -114,16 +138,8 @@ get_factor(struct gptq *g, const struct task *t, const char *path)
     else
         rc = RC_OK;
     st_close(&st);
-    if (rc == RC_OK) {
-        g->f.n = h.n;
-        g->f.order = mem_alloc((size_t)h.n, sizeof(*g->f.order));
-        g->f.l = mem_alloc((size_t)h.n * (size_t)h.n, sizeof(*g->f.l));
-        g->f.dead = mem_zalloc((size_t)h.n, 1);
-        rc = g->f.l == NULL || g->f.dead == NULL || g->f.order == NULL ? RC_OS :
-            factor_order(g->f.order, h.sum, rg->actorder, h.n);
-        if (rc == RC_OK)
-            rc = factor_hessian(g, &h, t->name, rg);
-    }
+    if (rc == RC_OK)
+        rc = fill_factor(g, &h, t->name, rg);
     hess_free(&h);
     if (rc != RC_OK)
         factor_free(&g->f);
@@ -134,100 +150,13 @@ get_factor(struct gptq *g, const struct task *t, const char *path)
     return rc;
 }
 
-/* Rows [row0, end) of a module's source weight as f32 values of T; RC_DATA: not finite. */
 static int
-source_rows(struct gptq *g, const char *module, int row0, int end, int cols, float **out)
-{
-    size_t count = (size_t)(end - row0) * (size_t)cols;
-    char name[ARCH_NAME_MAX + 16];
-    struct dense d;
-    float sum = 0;
-
-    (void)snprintf(name, sizeof(name), "%s.weight", module);
-    TRY(run_source_dense(&g->run, name, &d));
-    if (d.rows < end || d.cols != cols)
-        return err_set(RC_DATA, "weight is [%d, %d], want %d columns and %d rows or more", d.rows, d.cols, cols, end);
-    if ((*out = mem_alloc(count, sizeof(**out))) == NULL)
-        return RC_OS;
-    if (!dtype_to_f32(*out, (const char *)d.data + (size_t)row0 * (size_t)cols * dtype_size(d.dtype), d.dtype, count)) {
-        mem_free(*out);
-        return err_set(RC_DATA, "weight is %s, want a float type", dtype_name(d.dtype));
-    }
-    for (size_t i = 0; i < count; i++) {
-        (*out)[i] = rt((*out)[i], g->run.arch.dtype);
-        sum += (*out)[i] * 0.0f; /* NaN once any is not finite */
-    }
-    if (sum == 0.0f)
-        return RC_OK;
-    mem_free(*out);
-    *out = NULL;
-    return err_set(RC_DATA, "weight has values that are not finite");
-}
-
-struct work {
-    float   *w, *scale;
-    int8_t  *zero;
-    uint8_t *codes;
-};
-
-static void
-work_free(struct work *w)
-{
-    mem_free(w->w);
-    mem_free(w->scale);
-    mem_free(w->zero);
-    mem_free(w->codes);
-}
-
-/* Largest magnitude of all weights that share a global scale with the task's: those of its input's modules, which the
- * runtime fuses. */
-static int
-shared_absmax(struct gptq *g, const struct task *t, float *absmax)
-{
-    const struct step *s = &g->run.plan.steps[t->step];
-    float *w;
-
-    *absmax = 0;
-    for (int i = s->first_task; i < s->end_task; i++) {
-        const struct task *u = &g->run.plan.tasks[i];
-        float m;
-
-        if (u->point != t->point)
-            continue;
-        TRY(source_rows(g, u->module, u->row0, u->end, u->cols, &w));
-        m = scale_absmax(w, (size_t)(u->end - u->row0) * (size_t)u->cols);
-        mem_free(w);
-        *absmax = m > *absmax ? m : *absmax;
-    }
-    return RC_OK;
-}
-
-static int
-choose_scales(struct gptq *g, const struct task *t, const struct qspec *q, struct work *w, float *global_scale)
-{
-    float absmax;
-
-    size_t count = (size_t)q_scale_rows(q, t->end - t->row0) * (size_t)q_scale_cols(q, t->cols);
-
-    if (scheme_global(&g->run.plan.recipe->groups[t->group].scheme)) {
-        TRY(shared_absmax(g, t, &absmax));
-        *global_scale = scale_global(absmax, q->t);
-    }
-    w->scale = mem_alloc(count, sizeof(*w->scale));
-    w->zero = q->symmetric ? NULL : mem_alloc(count, 1);
-    if (w->scale == NULL || (w->zero == NULL && !q->symmetric))
-        return RC_OS;
-    scale_rows(q, NULL, w->w, t->end - t->row0, t->cols, *global_scale, w->scale, w->zero);
-    return RC_OK;
-}
-
-static int
-publish(struct gptq *g, const struct task *t, const struct work *w, const struct gptq_job *job, double damp,
+publish(struct gptq *g, const struct task *t, const struct task_weights *w, const struct gptq_job *job, double damp,
     const char *method)
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
     struct rounded r = { .scheme = &rg->scheme, .t = g->run.arch.dtype, .rows = job->rows, .cols = job->cols,
-        .codes = w->codes, .scale = w->scale, .zero = w->zero, .global_scale = job->global_scale };
+        .codes = job->codes, .scale = w->scale, .zero = w->zero, .global_scale = w->global_scale };
     char loss[32], rtn[32], d[32], rows[32], path[PATH_MAX];
     struct st_meta meta[] = { { "plan", g->run.plan.fingerprint }, { "method", method }, { "loss", loss },
         { "rtn_loss", rtn }, { "damp", d }, { "rows", rows } };
@@ -259,51 +188,59 @@ report(struct gptq *g, const struct task *t, const struct gptq_job *job, double 
     progress_step(&g->progress, "step %d of %d, %s", t->step + 1, g->run.plan.step_count, t->name);
 }
 
-/* path NULL: plain rounding is what the recipe asks for. */
+static int
+round_task(struct gptq *g, const struct task_weights *w, bool gptq, struct gptq_job *job)
+{
+    struct scales s = { .scale = w->scale, .zero = w->zero, .global_scale = w->global_scale };
+
+    if (!gptq) {
+        round_rows(job->spec, &s, w->w, 0, job->rows, job->cols, job->codes);
+        job->loss = job->rtn_loss = NAN;
+        return RC_OK;
+    }
+    job->w = w->w;
+    job->scale = w->scale;
+    job->zero = w->zero;
+    job->global_scale = w->global_scale;
+    job->l = g->f.l;
+    job->order = g->f.order;
+    job->dead = g->f.dead;
+    return g->run.bk->gptq(g->run.dev, job);
+}
+
+/* path NULL: its recipe needs no Hessian. */
 static int
 gptq_task(struct gptq *g, const struct task *t, const char *path)
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
-    struct work w = { 0 };
+    struct task_weights w = { 0 };
     struct qspec q;
-    struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .global_scale = 1,
-        .want_rtn = true };
-    const char *method = path != NULL ? "gptq" : "rtn";
-    double start = run_clock();
+    struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .want_rtn = true };
+    double start = run_clock(), damp;
+    const char *method;
+    bool failed;
     int rc;
 
     scheme_qspec(&rg->scheme, g->run.arch.dtype, false, &q);
-    if ((rc = source_rows(g, t->module, t->row0, t->end, t->cols, &w.w)) != RC_OK ||
-        (rc = choose_scales(g, t, &q, &w, &job.global_scale)) != RC_OK || (path != NULL && (rc = get_factor(g, t,
-            path)) != RC_OK))
+    if ((path != NULL && (rc = get_factor(g, t, path)) != RC_OK) ||
+        (rc = scales_choose(&w, &g->run, t, &q, path != NULL ? g->f.diag : NULL)) != RC_OK)
         goto out;
-    if ((w.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
+    if ((job.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
         rc = RC_OS;
         goto out;
     }
-    job.w = w.w;
-    job.scale = w.scale;
-    job.zero = w.zero;
-    job.codes = w.codes;
-    if (path == NULL || g->f.failed) {
-        struct scales s = { .scale = w.scale, .zero = w.zero, .global_scale = job.global_scale };
-
-        method = path == NULL ? "rtn" : "rtn-fallback";
-        round_rows(&q, &s, w.w, 0, job.rows, job.cols, w.codes);
-        job.loss = job.rtn_loss = NAN;
-    } else {
-        job.l = g->f.l;
-        job.order = g->f.order;
-        job.dead = g->f.dead;
-        rc = g->run.bk->gptq(g->run.dev, &job);
-    }
-    if (rc == RC_OK && (rc = publish(g, t, &w, &job, path != NULL ? g->f.damp : 0, method)) == RC_OK) {
-        report(g, t, &job, path != NULL ? g->f.damp : 0, run_clock() - start, method);
-        if (path != NULL && g->f.failed)
+    failed = rg->gptq && g->f.failed;
+    method = !rg->gptq ? "rtn" : failed ? "rtn-fallback" : "gptq";
+    damp = rg->gptq ? g->f.damp : 0;
+    if ((rc = round_task(g, &w, rg->gptq && !failed, &job)) == RC_OK &&
+        (rc = publish(g, t, &w, &job, damp, method)) == RC_OK) {
+        report(g, t, &job, damp, run_clock() - start, method);
+        if (failed)
             rc = err_set(RC_NUMERIC, "rounded plainly: its Hessian is not positive definite");
     }
 out:
-    work_free(&w);
+    mem_free(job.codes);
+    scales_free(&w);
     return rc;
 }
 
@@ -325,7 +262,7 @@ try_task(struct gptq *g, const struct task *t, const char *path)
     return rc;
 }
 
-/* Modules that the recipe rounds plainly need nothing but their weights. */
+/* Modules that the recipe rounds plainly, by scales of theirs alone, need nothing but their weights. */
 static int
 plain_tasks(struct gptq *g)
 {

@@ -28,6 +28,7 @@ static const struct opt options[] = {
     OPT_STR('r', "recipe", &cfg.o.recipe, "file", "recipe (llmc-recipe(5)) instead of a scheme"),
     OPT_INT('g', "group", &cfg.o.group, -1, 1 << 20, "n", "columns that share a scale; -1: the whole row"),
     OPT_CHOICE('a', "algorithm", &cfg.algo, algos, "name", "with -s: gptq, or rtn for plain rounding"),
+    OPT_STR(0, "observer", &cfg.o.observer, "name", "with -s: choice of scales (default: imatrix_mse; of rtn: minmax)"),
     OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text or JSON lines, also compressed"),
     OPT_INT('n', "samples", &cfg.o.samples, 1, 1 << 30, "n", "calibration samples, the first so many"),
     OPT_INT('l', "length", &cfg.o.length, 1, 1 << 24, "n", "tokens of a sample at most"),
@@ -78,6 +79,8 @@ main(int argc, char *argv[])
         die(RC_USAGE, "give a scheme with -s or a recipe with -r");
     if (cfg.o.recipe != NULL && cfg.o.group != 0)
         die(RC_USAGE, "-g goes with -s; a recipe says its own group size");
+    if (cfg.o.recipe != NULL && cfg.o.observer != NULL)
+        die(RC_USAGE, "--observer goes with -s; a recipe names its own");
     if ((rc = shard_open(&s, cfg.dir, &cfg.o)) == RC_OK) {
         if (cfg.plan_only)
             print_plan(&s);

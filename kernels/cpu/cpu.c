@@ -4,6 +4,7 @@
 #include "../../libcommon/mem.h"
 #include "../../libcommon/msg.h"
 #include "gptq.h"
+#include "lanes.h"
 
 #include <string.h>
 
@@ -208,9 +209,50 @@ cpu_add(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count)
     return RC_OK;
 }
 
+/* --- scales by tiles of rows --- */
+
+struct scale_job {
+    const struct qspec *spec;
+    struct scale_opts   o;
+    const float        *w;
+    int                 rows, cols, height; /* rows of a tile */
+    float               global_scale;
+    float              *scale;
+    int8_t             *zero;
+};
+
+static void
+scale_tile(void *ctx, int tile, int worker)
+{
+    struct scale_job *j = ctx;
+    int row = tile * j->height, left = j->rows - row;
+    size_t at = q_scale_index(j->spec, row, 0, j->cols);
+
+    (void)worker;
+    scale_rows(j->spec, &j->o, j->w + (size_t)row * (size_t)j->cols, left < j->height ? left : j->height, j->cols,
+        j->global_scale, j->scale + at, j->zero != NULL ? j->zero + at : NULL);
+}
+
+static int
+cpu_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o, const float *w, int rows, int cols,
+    float global_scale, float *scale, int8_t *zero)
+{
+    struct scale_job j = { .spec = spec, .o = *o, .w = w, .rows = rows, .cols = cols, .height = CPU_ROWS,
+        .global_scale = global_scale, .scale = scale, .zero = zero };
+
+    if (spec->strategy == STRATEGY_TENSOR)
+        j.height = rows;
+    else if (spec->strategy == STRATEGY_BLOCK)
+        j.height = spec->block_rows;
+    j.o.errors = lanes_find()->scale_errors;
+    pool_run(dev->pool, (rows + j.height - 1) / j.height, scale_tile, &j);
+    return RC_OK;
+}
+
 const struct backend backend_cpu = {
     .name = "cpu", .open = cpu_open, .close = cpu_close,
     .weight_pack = cpu_weight_pack, .weight_free = cpu_weight_free, .matmul = cpu_matmul,
     .rmsnorm = cpu_rmsnorm, .rope = cpu_rope, .attention = cpu_attention, .act_mul = cpu_act_mul, .add = cpu_add,
-    .nll = cpu_nll, .syrk = cpu_syrk, .colsq = cpu_colsq, .factor = cpu_factor, .gptq = cpu_gptq,
+    .nll = cpu_nll, .syrk = cpu_syrk, .colsq = cpu_colsq, .scales = cpu_scales,
+    .factor = cpu_factor, .gptq = cpu_gptq,
 };

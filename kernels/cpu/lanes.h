@@ -7,6 +7,7 @@
 #define LLMC_CPU_LANES_H
 
 #include "../backend.h"
+#include "../scale.h"
 
 enum {
     LANES     = 48, /* rows of a tile: three vectors of 16 */
@@ -36,6 +37,7 @@ struct lanes {
     void (*round)(const struct column *c); /* a column of GPTQ */
     void (*plain)(const struct column *c); /* of plain rounding: d_p alone */
     void (*error)(const struct column *c); /* then e_p = sum + d_p L_pp */
+    scale_errors_fn *scale_errors; /* of a scale search */
 };
 
 extern const struct lanes lanes_c, lanes_avx2, lanes_avx512;

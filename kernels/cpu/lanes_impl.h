@@ -6,7 +6,8 @@
  *
  * Plain C that compilers vectorise over the fixed lanes.
  */
-#include "../special.h"
+#define SCALE_TARGET LANES_TARGET
+#include "../scale_impl.h"
 
 #include <string.h>
 
@@ -104,5 +105,5 @@ lanes_error(const struct column *c)
 
 const struct lanes LANES_TABLE = {
     .name = LANES_NAME, .mul = lanes_mul, .tail = lanes_tail, .round = lanes_round, .plain = lanes_plain,
-    .error = lanes_error,
+    .error = lanes_error, .scale_errors = errors_of,
 };

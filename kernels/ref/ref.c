@@ -297,9 +297,19 @@ ref_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, 
     return RC_OK;
 }
 
+static int
+ref_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o, const float *w, int rows, int cols,
+    float global_scale, float *scale, int8_t *zero)
+{
+    (void)dev;
+    scale_rows(spec, o, w, rows, cols, global_scale, scale, zero);
+    return RC_OK;
+}
+
 const struct backend backend_ref = {
     .name = "ref", .open = ref_open, .close = ref_close,
     .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .matmul = ref_matmul,
     .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .add = ref_add,
-    .nll = ref_nll, .syrk = ref_syrk, .colsq = ref_colsq, .factor = ref_factor, .gptq = ref_gptq,
+    .nll = ref_nll, .syrk = ref_syrk, .colsq = ref_colsq, .scales = ref_scales,
+    .factor = ref_factor, .gptq = ref_gptq,
 };

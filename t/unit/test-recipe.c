@@ -82,7 +82,7 @@ test_shipped(void **state)
             *p = (char)(*p >= 'A' && *p <= 'Z' ? *p - 'A' + 'a' : *p);
         if (recipe_read(&file, path) != RC_OK)
             fail_msg("%s", err_text());
-        assert_int_equal(recipe_preset(&preset, scheme_preset(i), 0, true), RC_OK);
+        assert_int_equal(recipe_preset(&preset, scheme_preset(i), 0, true, NULL), RC_OK);
         assert_int_equal(recipe_json(file, &a), RC_OK);
         assert_int_equal(recipe_json(preset, &b), RC_OK);
         if (!json_equal(json_object_get(a, "groups"), json_object_get(b, "groups")))
@@ -249,7 +249,7 @@ test_round_trips(void **state)
     (void)closedir(d);
     assert_true(n >= 15);
     for (int i = 0; scheme_preset(i) != NULL; i++) {
-        assert_int_equal(recipe_preset(&r, scheme_preset(i), 0, i % 2 == 0), RC_OK);
+        assert_int_equal(recipe_preset(&r, scheme_preset(i), 0, i % 2 == 0, NULL), RC_OK);
         round_trip(r, scheme_preset(i));
         recipe_free(r);
     }
@@ -272,7 +272,7 @@ test_yaml(void **state)
     char *text;
 
     (void)state;
-    assert_int_equal(recipe_preset(&r, "w4a16", 0, true), RC_OK);
+    assert_int_equal(recipe_preset(&r, "w4a16", 0, true, NULL), RC_OK);
     assert_int_equal(recipe_yaml(r, &text), RC_OK);
     assert_string_equal(text,
         "default_stage:\n"
@@ -281,13 +281,14 @@ test_yaml(void **state)
         "      targets: [Linear]\n"
         "      ignore: [lm_head]\n"
         "      scheme: W4A16\n"
+        "      weight_observer: imatrix_mse\n"
         "      bypass_divisibility_checks: false\n"
         "      block_size: 128\n"
         "      dampening_frac: 0.01\n"
         "      actorder: static\n");
     mem_free(text);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W4A16", 64, false), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W4A16", 64, false, NULL), RC_OK);
     assert_string_equal(r->groups[0].scheme.name, "W4A16");
     assert_int_equal(r->groups[0].scheme.weights.group, 64);
     assert_false(r->groups[0].gptq);
@@ -295,13 +296,13 @@ test_yaml(void **state)
     assert_non_null(strstr(text, "            group_size: 64\n            strategy: group\n"));
     mem_free(text);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W8A8", -1, true), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W8A8", -1, true, NULL), RC_OK);
     assert_int_equal(r->groups[0].scheme.weights.strategy, ARGS_CHANNEL);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W5A99", 0, true), RC_DATA);
+    assert_int_equal(recipe_preset(&r, "W5A99", 0, true, NULL), RC_DATA);
     assert_string_equal(err_text(), "W5A99: unknown scheme");
     assert_null(r);
-    assert_int_equal(recipe_preset(&r, "FP8", 32, true), RC_DATA);
+    assert_int_equal(recipe_preset(&r, "FP8", 32, true, NULL), RC_DATA);
     assert_string_equal(err_text(), "a group size can be chosen for integer weights only");
 }
 
@@ -313,7 +314,7 @@ test_plan_changed(void **state)
     json_t *j, *g;
 
     (void)state;
-    assert_int_equal(recipe_preset(&r, "W8A16", 0, true), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W8A16", 0, true, NULL), RC_OK);
     j = json_of(r);
     g = json_array_get(json_object_get(j, "groups"), 0);
     json_object_set_new(g, "block_size", json_integer(64));
@@ -547,16 +548,16 @@ test_unused(void **state)
     finds(r, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", "Linear", 0, "");
     check_says(r, "r.yaml: pattern \"re:(a|aa)+$\" cannot be matched with "
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac: too many steps");
-    assert_int_equal(recipe_preset(&r, "W4A16", 0, true), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W4A16", 0, true, NULL), RC_OK);
     finds(r, "m.q_proj", "Linear", 0, "");
     check_says(r, "ignore entry \"lm_head\" matches no module");
 
     check_says(read_file("cache.yaml"), "t/data/recipes/cache.yaml: QuantizationModifier: "
         "kv_cache_scheme is not supported");
     check_says(read_file("observers.yaml"), "t/data/recipes/observers.yaml: group_0: "
-        "observer \"imatrix_mse\" is not supported; there is minmax");
+        "observer_kwargs of inputs are not supported");
     check_says(read_args("GPTQModifier", "config_groups: {g: {targets: Linear, weights: {observer: "
-        "minmax, observer_kwargs: {x: 1}}}}"), "r.yaml: g: observer_kwargs are not supported");
+        "minmax, observer_kwargs: {x: 1}}}}"), "r.yaml: g: observer_kwargs: x does not go with observer minmax");
 }
 
 static void

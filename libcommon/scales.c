@@ -1,0 +1,107 @@
+/* scales - a task's weights and the scales they are rounded with */
+#include "scales.h"
+
+#include "mem.h"
+#include "msg.h"
+
+#include <stdio.h>
+
+/* Rows [row0, end) of a module's source weight as f32 values of T, the caller's to free even on error; RC_DATA: not
+ * finite. */
+static int
+source_rows(struct run *run, const char *module, int row0, int end, int cols, float **out)
+{
+    size_t count = (size_t)(end - row0) * (size_t)cols;
+    char name[ARCH_NAME_MAX + 16];
+    struct dense d;
+    float sum = 0;
+    int rc = RC_OK;
+
+    (void)snprintf(name, sizeof(name), "%s.weight", module);
+    TRY(run_source_dense(run, name, &d));
+    if (d.rows < end || d.cols != cols)
+        rc = err_set(RC_DATA, "weight is [%d, %d], want %d columns and %d rows or more", d.rows, d.cols, cols, end);
+    else if ((*out = mem_alloc(count, sizeof(**out))) == NULL)
+        rc = RC_OS;
+    else if (!dtype_to_f32(*out, (const char *)d.data + (size_t)row0 * (size_t)cols * dtype_size(d.dtype), d.dtype,
+        count))
+        rc = err_set(RC_DATA, "weight is %s, want a float type", dtype_name(d.dtype));
+    mem_free(d.own);
+    if (rc != RC_OK)
+        return rc;
+    for (size_t i = 0; i < count; i++) {
+        (*out)[i] = rt((*out)[i], run->arch.dtype);
+        sum += (*out)[i] * 0.0f; /* NaN once any is not finite */
+    }
+    return sum == 0.0f ? RC_OK : err_set(RC_DATA, "weight has values that are not finite");
+}
+
+/* Largest magnitude of all weights that share a global scale with the task's: those of its input's modules, which the
+ * runtime fuses. */
+static int
+shared_absmax(struct run *run, const struct task *t, float *absmax)
+{
+    const struct step *s = &run->plan.steps[t->step];
+    float *w = NULL;
+    int rc;
+
+    *absmax = 0;
+    for (int i = s->first_task; i < s->end_task; i++) {
+        const struct task *u = &run->plan.tasks[i];
+        float m;
+
+        if (u->point != t->point)
+            continue;
+        rc = source_rows(run, u->module, u->row0, u->end, u->cols, &w);
+        m = rc == RC_OK ? scale_absmax(w, (size_t)(u->end - u->row0) * (size_t)u->cols) : 0;
+        mem_free(w);
+        w = NULL;
+        TRY(rc);
+        *absmax = m > *absmax ? m : *absmax;
+    }
+    return RC_OK;
+}
+
+int
+scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q, const float *diag)
+{
+    const struct recipe_group *rg = &run->plan.recipe->groups[t->group];
+    int rows = t->end - t->row0;
+    size_t count = (size_t)q_scale_rows(q, rows) * (size_t)q_scale_cols(q, t->cols);
+    struct scale_opts o;
+    float absmax;
+
+    *out = (struct task_weights){ .global_scale = 1 };
+    TRY(source_rows(run, t->module, t->row0, t->end, t->cols, &out->w));
+    if (scheme_global(&rg->scheme)) {
+        TRY(shared_absmax(run, t, &absmax));
+        out->global_scale = scale_global(absmax, q->t);
+    }
+    out->scale = mem_alloc(count, sizeof(*out->scale));
+    out->zero = q->symmetric ? NULL : mem_alloc(count, 1);
+    if (out->scale == NULL || (out->zero == NULL && !q->symmetric))
+        return RC_OS;
+    TRY(recipe_scale_opts(rg, q, &o));
+    o.diag = observer_weighted(rg->scheme.weights.observer) ? diag : NULL;
+    return run->bk->scales(run->dev, q, &o, out->w, rows, t->cols, out->global_scale, out->scale, out->zero);
+}
+
+void
+scales_free(struct task_weights *w)
+{
+    mem_free(w->w);
+    mem_free(w->scale);
+    mem_free(w->zero);
+    *w = (struct task_weights){ 0 };
+}
+
+void
+scales_diag(const struct hess *h, float *diag)
+{
+    double sum = 0;
+
+    for (int i = 0; i < h->n; i++)
+        sum += hess_diag(h, i);
+    for (int i = 0; i < h->n; i++)
+        diag[i] = sum > 0 ? (float)(hess_diag(h, i) * h->n / sum) : 1.0f;
+}
