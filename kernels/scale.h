@@ -15,8 +15,8 @@
 
 #include "quant.h"
 
-/* How a region's range is chosen. MINMAX takes its extremes. SEARCH tries them times 1 and times `steps` factors from hi
- * down to lo, evenly spaced, and takes the first that gives the least
+/* How a region's range is chosen. MINMAX takes its extremes. SEARCH tries them times 1 and times `steps` factors from
+ * hi down to lo, evenly spaced, and takes the first that gives the least
  *
  *     sum over its weights of d_j |w_rj - q_rj|^norm,    d_j = diag[j], or 1 without one,
  *
