@@ -33,6 +33,7 @@ struct attn_args {
     float scale;     /* of q k' before the softmax */
     int   window;    /* key j is visible to query i if i - window < j <= i; 0: all j <= i */
     float softcap;   /* c tanh(x / c) of the scaled scores; 0: none */
+    bool  eager;     /* round as transformers' eager attention: T(T(q k') scale), T(e / sum e) */
 };
 
 /* Rows of one exact product in a Hessian: the largest error-free unit of summation (libcommon/hess.h). */

@@ -236,7 +236,7 @@ attend(struct fwd *f, char *o, char *q, char *k, char *v, int row, int samples, 
     int ldq = a->heads * a->head_dim, ldk = a->kv_heads * a->head_dim, rows = samples * tokens;
     size_t size = dtype_size(f->dt), qo = (size_t)row * (size_t)ldq * size, ko = (size_t)row * (size_t)ldk * size;
     struct attn_args at = { .heads = a->heads, .kv_heads = a->kv_heads, .head_dim = a->head_dim, .tokens = tokens,
-        .scale = 1.0f / sqrtf((float)a->head_dim), .window = a->window };
+        .scale = 1.0f / sqrtf((float)a->head_dim), .window = a->window, .eager = f->eager };
 
     TRY(rope_for(f, tokens));
     TRY(f->bk->rope(f->dev, q + qo, f->dt, rows, a->heads, a->head_dim, ldq, f->cos_t, f->sin_t, a->head_dim, tokens));

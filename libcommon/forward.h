@@ -38,6 +38,7 @@ struct fwd {
     struct dev           *dev;
     const struct arch    *arch;
     enum dtype            dt; /* of activations: BF16 or F32 */
+    bool                  eager; /* attention rounds as struct attn_args says */
     fwd_dense_fn         *dense;
     void                 *ctx;
     struct weight        *w[ROLE_COUNT];

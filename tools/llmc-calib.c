@@ -287,6 +287,7 @@ calibrate(struct calib *c)
     while (limit < last && !wanted(c, limit, -1))
         limit++;
     TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
+    c->fwd.eager = c->run.plan.sequential == SEQUENTIAL_LAYER; /* as the peer whose order that is */
     TRY(open_blocks(c, limit, &first));
     c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
     c->saved = run_clock();

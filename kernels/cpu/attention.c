@@ -176,6 +176,8 @@ cpu_attention(struct dev *dev, void *o, const void *q, int ldq, const void *k, i
     struct att_job j = { .dev = dev, .a = a, .o = o, .q = q, .k = k, .v = v, .ldq = ldq, .ldk = ldk, .ldv = ldv,
         .ldo = a->heads * a->head_dim, .qtiles = (a->tokens + ATT_MT - 1) / ATT_MT, .bf16 = dt == DT_BF16 };
 
+    if (a->eager && j.bf16)
+        return cpu_attention_eager(dev, o, q, ldq, k, ldk, v, ldv, rows, a);
     for (int w = 0; w < pool_threads(dev->pool); w++)
         if (cpu_scratch(dev, w, scratch_bytes(a, j.bf16)) == NULL)
             return RC_OS;

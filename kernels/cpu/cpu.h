@@ -47,6 +47,9 @@ int  cpu_nll(struct dev *dev, double *nll, const void *h, enum dtype dt, int row
 int cpu_attention(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v, int ldv,
     enum dtype dt, int rows, const struct attn_args *a);
 
+int cpu_attention_eager(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v,
+    int ldv, int rows, const struct attn_args *a); /* of bf16 */
+
 int cpu_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);
 int cpu_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
 

@@ -148,6 +148,18 @@ ref_rope(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_
     return RC_OK;
 }
 
+static double
+score_of(enum dtype dt, const struct attn_args *a, double s)
+{
+    if (a->eager) { /* every operation of its own rounds */
+        s = to_t(dt, to_t(dt, s) * (double)a->scale);
+        return a->softcap == 0.0f ? s :
+            to_t(dt, to_t(dt, tanh(to_t(dt, s / (double)a->softcap))) * (double)a->softcap);
+    }
+    s *= (double)a->scale;
+    return a->softcap == 0.0f ? s : (double)a->softcap * tanh(s / (double)a->softcap);
+}
+
 /* One query: o = sum T(e) v / sum e, e = exp(s - max s), as flash attention rounds. s has room for a->tokens scores. */
 static void
 attend(void *o, size_t oo, const void *q, size_t qo, const void *k, size_t ko, int ldk, const void *v, size_t vo,
@@ -161,13 +173,14 @@ attend(void *o, size_t oo, const void *q, size_t qo, const void *k, size_t ko, i
         s[t] = 0;
         for (int e = 0; e < a->head_dim; e++)
             s[t] += get(q, dt, qo + (size_t)e) * get(k, dt, ko + (size_t)t * (size_t)ldk + (size_t)e);
-        s[t] *= (double)a->scale;
-        if (a->softcap != 0.0f)
-            s[t] = (double)a->softcap * tanh(s[t] / (double)a->softcap);
+        s[t] = score_of(dt, a, s[t]);
         max = s[t] > max ? s[t] : max;
     }
     for (int t = first; t <= pos; t++)
         sum += s[t] = exp(s[t] - max);
+    for (int t = first; a->eager && t <= pos; t++)
+        s[t] = to_t(dt, s[t] / sum);
+    sum = a->eager ? 1 : sum;
     for (int e = 0; e < a->head_dim; e++) {
         double y = 0;
 

@@ -206,6 +206,9 @@ test_attention(void **state)
         { .heads = 4, .kv_heads = 2, .head_dim = 34, .tokens = 130, .scale = 0.2f },
         { .heads = 2, .kv_heads = 2, .head_dim = 128, .tokens = 33, .scale = 0.3f, .softcap = 5 },
         { .heads = 2, .kv_heads = 1, .head_dim = 16, .tokens = 150, .scale = 0.25f, .window = 37 },
+        { .heads = 4, .kv_heads = 2, .head_dim = 34, .tokens = 130, .scale = 0.2f, .eager = true },
+        { .heads = 2, .kv_heads = 1, .head_dim = 16, .tokens = 150, .scale = 0.25f, .window = 37, .softcap = 5,
+            .eager = true },
     };
 
     (void)state;
