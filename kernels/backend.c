@@ -33,6 +33,8 @@ backend_find(const struct backend **out, const char *name)
         FALL_BACK(act_mul);
         FALL_BACK(add);
         FALL_BACK(nll);
+        FALL_BACK(round_act);
+        FALL_BACK(range);
         FALL_BACK(syrk);
         FALL_BACK(colsq);
         FALL_BACK(scales);

@@ -61,6 +61,18 @@ struct gptq_job {
     double         rtn_loss;     /* out: the same for plain rounding with these scales; 0 if not wanted */
 };
 
+/* How activations are rounded before a product, as compressed-tensors emulates the runtime. Static: every row is cut
+ * into parts of equal width that have one scale each. Dynamic: scales follow from the values, for each row (CHANNEL),
+ * for groups of columns in it (GROUP, TENSOR_GROUP: of spec.group, the last may be short) or for all rows (TENSOR). */
+struct rounding {
+    struct qspec  spec; /* t is the type of activations; scale is T, or e4m3 under a global scale, or e8m0 */
+    bool          dynamic;
+    float         global_scale; /* 1 without one */
+    int           parts;
+    const float  *scale; /* [parts], static */
+    const int8_t *zero;  /* the same, NULL when symmetric */
+};
+
 struct backend {
     const char *name;
 
@@ -94,7 +106,15 @@ struct backend {
     int  (*nll)(struct dev *dev, double *nll, const void *h, enum dtype dt, int rows, const struct weight *head,
              const int32_t *target, float softcap, float logit_scale);
 
+    /* y = the values that rows of n activations have after rounding, T(code - zero times step); y may be x.
+     * RC_NUMERIC: a value is not finite. */
+    int  (*round_act)(struct dev *dev, void *y, const void *x, enum dtype dt, int rows, int n,
+             const struct rounding *r);
+
     /* --- Hessians --- */
+    /* range[parts][2], -min and max of columns [p n / parts, (p + 1) n / parts): raised by what all rows hold. Starts
+     * at 0, since 0 counts as seen. RC_NUMERIC: a value is not finite. */
+    int  (*range)(struct dev *dev, float *range, const void *x, enum dtype dt, int rows, int n, int parts);
     /* acc, packed lower [n (n + 1) / 2] f64, row by row: += the products X'X of chunks of HESS_CHUNK rows, each
      * rounded to the grid 2^(e[i] + e[j]) (libcommon/hess.h) so that the additions are exact. x is BF16 or F32. */
     int  (*syrk)(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);

@@ -430,10 +430,9 @@ scheme_qspec(const struct scheme *s, enum dtype t, bool v10, struct qspec *out)
 }
 
 void
-scheme_input_qspec(const struct scheme *s, enum dtype t, struct qspec *out)
+scheme_args_qspec(const struct qargs *a, enum dtype t, struct qspec *out)
 {
-    assert(scheme_input_static(s));
-    *out = args_qspec(&s->input, t, false);
+    *out = args_qspec(a, t, false);
 }
 
 const char *

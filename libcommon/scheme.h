@@ -77,9 +77,8 @@ int scheme_check(const struct scheme *s, int rows, int cols);
 
 /* For kernels; t is the model's type. v10: GPTQ as LLM Compressor 0.10 does it (plain rounding never asks for it). */
 void scheme_qspec(const struct scheme *s, enum dtype t, bool v10, struct qspec *out);
-/* The same of static inputs, whose one scale follows from the extremes seen: scale_of_extremes(), or scale_global() if
- * the strategy is TENSOR_GROUP. */
-void scheme_input_qspec(const struct scheme *s, enum dtype t, struct qspec *out);
+/* The same of any arguments but those of strategies that are for activations alone. */
+void scheme_args_qspec(const struct qargs *a, enum dtype t, struct qspec *out);
 
 const char *scheme_format_name(enum qformat f);           /* "pack-quantized", ...; NULL for INFER */
 enum pack   scheme_pack(const struct scheme *s);          /* layout of weight codes on disk; not for DENSE */

@@ -11,9 +11,8 @@ enum { ROWS_A_TILE = 64 };
 
 /* --- packing --- */
 
-/* A new tensor "module.suffix" with storage of its own. */
-static void *
-add(struct packed_tensors *p, const char *module, const char *suffix, enum dtype dt, int64_t rows, int64_t cols)
+void *
+weights_add(struct packed_tensors *p, const char *module, const char *suffix, enum dtype dt, int64_t rows, int64_t cols)
 {
     size_t i = p->count, bytes = (size_t)rows * (size_t)(cols > 0 ? cols : 1) * dtype_size(dt);
 
@@ -43,11 +42,11 @@ pack_codes(struct packed_tensors *p, const char *module, const struct rounded *r
     void *out;
 
     if (layout == PACK_WORDS)
-        out = add(p, module, "weight_packed", DT_I32, r->rows, (int64_t)(row / 4));
+        out = weights_add(p, module, "weight_packed", DT_I32, r->rows, (int64_t)(row / 4));
     else if (layout == PACK_NIBBLES)
-        out = add(p, module, "weight_packed", DT_U8, r->rows, (int64_t)row);
+        out = weights_add(p, module, "weight_packed", DT_U8, r->rows, (int64_t)row);
     else
-        out = add(p, module, "weight", r->scheme->weights.type == QTYPE_INT ? DT_I8 : DT_F8_E4M3, r->rows, r->cols);
+        out = weights_add(p, module, "weight", r->scheme->weights.type == QTYPE_INT ? DT_I8 : DT_F8_E4M3, r->rows, r->cols);
     if (out == NULL)
         return RC_OS;
     pack_rows(layout, bits, r->codes, r->rows, r->cols, out);
@@ -60,7 +59,7 @@ pack_scales(struct packed_tensors *p, const char *module, const struct rounded *
     int rows = q_scale_rows(q, r->rows), cols = q_scale_cols(q, r->cols);
     size_t count = (size_t)rows * (size_t)cols;
     enum dtype dt = q->scale == DT_F8_E8M0 ? DT_U8 : q->scale;
-    uint8_t *out = add(p, module, "weight_scale", dt, rows, q->strategy == STRATEGY_TENSOR ? 0 : cols);
+    uint8_t *out = weights_add(p, module, "weight_scale", dt, rows, q->strategy == STRATEGY_TENSOR ? 0 : cols);
 
     if (out == NULL)
         return RC_OS;
@@ -82,12 +81,12 @@ pack_zero_points(struct packed_tensors *p, const char *module, const struct roun
     void *out;
 
     if (r->scheme->format == QFORMAT_PACK) {
-        out = add(p, module, "weight_zero_point", DT_I32, (int64_t)pack_zero_words(q->bits, rows), cols);
+        out = weights_add(p, module, "weight_zero_point", DT_I32, (int64_t)pack_zero_words(q->bits, rows), cols);
         if (out == NULL)
             return RC_OS;
         pack_zeros(q->bits, r->zero, rows, cols, out);
     } else {
-        if ((out = add(p, module, "weight_zero_point", DT_I8, rows, cols)) == NULL)
+        if ((out = weights_add(p, module, "weight_zero_point", DT_I8, rows, cols)) == NULL)
             return RC_OS;
         memcpy(out, r->zero, (size_t)rows * (size_t)cols);
     }
@@ -108,13 +107,13 @@ weights_pack(struct packed_tensors *out, const char *module, const struct rounde
     if (!q.symmetric)
         TRY(pack_zero_points(out, module, r, &q));
     if (r->scheme->format == QFORMAT_PACK) {
-        if ((shape = add(out, module, "weight_shape", DT_I64, 2, 0)) == NULL)
+        if ((shape = weights_add(out, module, "weight_shape", DT_I64, 2, 0)) == NULL)
             return RC_OS;
         shape[0] = r->rows;
         shape[1] = r->cols;
     }
     if (scheme_global(r->scheme)) {
-        if ((global = add(out, module, "weight_global_scale", DT_F32, 1, 0)) == NULL)
+        if ((global = weights_add(out, module, "weight_global_scale", DT_F32, 1, 0)) == NULL)
             return RC_OS;
         global[0] = r->global_scale;
     }

@@ -34,6 +34,9 @@ struct packed_tensors {
     size_t        count;
 };
 
+/* A new tensor "module.suffix" with zeroed storage of its own, a vector when cols is 0; NULL: out of memory. */
+void *weights_add(struct packed_tensors *p, const char *module, const char *suffix, enum dtype dt, int64_t rows,
+    int64_t cols);
 int  weights_pack(struct packed_tensors *out, const char *module, const struct rounded *r); /* RC_OS, RC_DATA */
 void weights_pack_free(struct packed_tensors *p);
 

@@ -49,6 +49,8 @@ int cpu_attention(struct dev *dev, void *o, const void *q, int ldq, const void *
 
 int cpu_attention_eager(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v,
     int ldv, int rows, const struct attn_args *a); /* of bf16 */
+int cpu_range(struct dev *dev, float *range, const void *x, enum dtype dt, int rows, int n, int parts);
+int cpu_round_act(struct dev *dev, void *y, const void *x, enum dtype dt, int rows, int n, const struct rounding *r);
 
 int cpu_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);
 int cpu_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);

@@ -41,6 +41,11 @@ struct ops {
     /* acc[j] += rne(c[j] / (ui u[j])) (ui u[j]), all factors powers of two. Exact while |sum| < 2^51 units. */
     void (*grid_add)(double *acc, const float *c, int n, double ui, const double *u);
 
+    /* Raises range to {-min, max} of x[n]; returns NaN if any is not finite, else 0. */
+    float (*range)(float range[2], const float *x, int n);
+    /* In place: the values that x[n] have after rounding with one step; the product is left to be rounded to T. */
+    void (*round_act)(float *x, int n, const struct qspec *spec, float step, float zero);
+
     void (*to_f32)(float *y, const uint16_t *x, size_t n);
     void (*from_f32)(uint16_t *y, const float *x, size_t n);
 };

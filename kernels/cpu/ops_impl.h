@@ -5,6 +5,8 @@
  *
  * Plain C that compilers vectorise over the fixed lanes.
  */
+#include "../special.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -346,8 +348,45 @@ ops_grid_add(double *acc, const float *c, int n, double ui, const double *u)
     }
 }
 
+/* --- rounding of activations --- */
+
+static float
+ops_range(float range[2], const float *x, int n)
+{
+    float lo[OPS_LANES] = { 0 }, hi[OPS_LANES] = { 0 }, bad[OPS_LANES] = { 0 };
+    int i = 0;
+
+    for (; i + OPS_LANES <= n; i += OPS_LANES)
+        for (int l = 0; l < OPS_LANES; l++) {
+            lo[l] = -x[i + l] > lo[l] ? -x[i + l] : lo[l];
+            hi[l] = x[i + l] > hi[l] ? x[i + l] : hi[l];
+            bad[l] += x[i + l] * 0.0f;
+        }
+    for (int l = 0; i + l < n; l++) {
+        lo[l] = -x[i + l] > lo[l] ? -x[i + l] : lo[l];
+        hi[l] = x[i + l] > hi[l] ? x[i + l] : hi[l];
+        bad[l] += x[i + l] * 0.0f;
+    }
+    range[0] = lanes_max(lo) > range[0] ? lanes_max(lo) : range[0];
+    range[1] = lanes_max(hi) > range[1] ? lanes_max(hi) : range[1];
+    return lanes_sum(bad);
+}
+
+static inline __attribute__((always_inline)) void
+round_values(float *x, int n, float step, float zero, const struct qspec s)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = (q_round(&s, x[i], step, zero) - zero) * step;
+}
+
+static void
+ops_round_act(float *x, int n, const struct qspec *spec, float step, float zero)
+{
+    QSPEC_CALL(round_values, spec, x, n, step, zero);
+}
+
 const struct ops OPS_TABLE = {
     .name = OPS_NAME, .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add,
     .softmax = ops_softmax, .logsumexp = ops_logsumexp, .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols,
-    .dot = ops_dot, .grid_add = ops_grid_add, .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
+    .dot = ops_dot, .grid_add = ops_grid_add, .range = ops_range, .round_act = ops_round_act, .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
 };

@@ -137,7 +137,7 @@ check_input(const char *name, const struct golden *g, const struct scheme *s)
     act = golden_floats(golden_get(&common, "activations"), &count);
     skip = strcmp(s->input.observer, "memoryless_minmax") == 0 ? count - count / 8 : 0;
     x = scale_extremes(act + skip, count - skip);
-    scheme_input_qspec(s, DT_BF16, &q);
+    scheme_args_qspec(&s->input, DT_BF16, &q);
     if (q.strategy == STRATEGY_TENSOR_GROUP) {
         v = scale_global(-x.min > x.max ? -x.min : x.max, DT_BF16);
         same(name, golden_get(g, "input_global_scale"), &v, sizeof(v));
