@@ -2,8 +2,8 @@
  * rounding of the forward pass
  *
  * Static scales belong to the inputs of a module ("input_scale", "input_zero_point", "input_global_scale") or to the
- * keys and values that an attention caches ("k_scale", "v_scale"); formulas are those of weights, on the extremes of all
- * tokens of all samples, zero among them. Ranges are {-min, max} as in struct hess.
+ * keys and values that an attention caches ("k_scale", "v_scale"); formulas are those of weights, on the extremes of
+ * all tokens of all samples, zero among them. Ranges are {-min, max} as in struct hess.
  */
 #ifndef LLMC_INPUTS_H
 #define LLMC_INPUTS_H

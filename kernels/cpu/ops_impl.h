@@ -388,5 +388,6 @@ ops_round_act(float *x, int n, const struct qspec *spec, float step, float zero)
 const struct ops OPS_TABLE = {
     .name = OPS_NAME, .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add,
     .softmax = ops_softmax, .logsumexp = ops_logsumexp, .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols,
-    .dot = ops_dot, .grid_add = ops_grid_add, .range = ops_range, .round_act = ops_round_act, .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
+    .dot = ops_dot, .grid_add = ops_grid_add, .range = ops_range, .round_act = ops_round_act,
+    .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
 };
