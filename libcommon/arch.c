@@ -258,6 +258,13 @@ arch_module(const struct arch *a, int layer, enum role r, char out[ARCH_NAME_MAX
     (void)snprintf(out + n, ARCH_NAME_MAX - (size_t)n, "%s", roles[r].suffix);
 }
 
+void
+arch_attention(const struct arch *a, int layer, char out[ARCH_NAME_MAX])
+{
+    arch_module(a, layer, ROLE_K, out);
+    *strrchr(out, '.') = '\0';
+}
+
 bool
 arch_weight_module(const char *tensor, char out[ARCH_NAME_MAX])
 {

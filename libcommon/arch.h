@@ -54,6 +54,8 @@ void        arch_role_shape(const struct arch *a, enum role r, int *rows, int *c
 bool        arch_role_bias(const struct arch *a, enum role r);
 /* Qualified module names, as in the checkpoint without ".weight". */
 void arch_module(const struct arch *a, int layer, enum role r, char out[ARCH_NAME_MAX]);
+/* The attention of a layer, which caches keys and values: the module that k_proj is part of. */
+void arch_attention(const struct arch *a, int layer, char out[ARCH_NAME_MAX]);
 /* The module whose weight a tensor is; false: it is no ".weight", or its name is too long. */
 bool arch_weight_module(const char *tensor, char out[ARCH_NAME_MAX]);
 void arch_norm(const struct arch *a, int layer, int which, char out[ARCH_NAME_MAX]); /* 1: before attention, 2: MLP */

@@ -86,7 +86,8 @@ cut_by_rows(const char *name)
 {
     const char *dot = strrchr(name, '.');
 
-    return dot != NULL && strcmp(dot, ".weight_shape") != 0 && strcmp(dot, ".weight_global_scale") != 0;
+    return dot != NULL && strcmp(dot, ".weight_shape") != 0 && strcmp(dot, ".weight_global_scale") != 0 &&
+        strncmp(dot, ".input_", 7) != 0;
 }
 
 /* All tensors of a compressed module; parts are joined by rows. */
@@ -138,6 +139,9 @@ collect(struct writer *w, struct checkpoint_stats *stats)
             stats->copied++;
         }
     }
+    for (int i = 0; i < w->run->plan.task_count; i++)
+        if (plan_task_cache(&w->run->plan.tasks[i]))
+            TRY(add_module(w, &w->run->plan.tasks[i], 1));
     return RC_OK;
 }
 
@@ -399,8 +403,10 @@ int
 checkpoint_config(const struct run *run, json_t **out)
 {
     const struct recipe *r = run->plan.recipe;
-    json_t *groups = json_object(), *group;
+    json_t *groups = json_object(), *group, *cache = json_null();
     const char *format = NULL;
+    struct recipe_group done;
+    struct qargs args;
     char name[32];
     int n = 0;
 
@@ -409,13 +415,21 @@ checkpoint_config(const struct run *run, json_t **out)
 
         if (!group_attached(&run->plan, i))
             continue;
-        TRY(recipe_group_config(&r->groups[i], &group));
+        done = r->groups[i];
+        recipe_observer_done(&done.scheme.input);
+        TRY(recipe_group_config(&done, &group));
         (void)snprintf(name, sizeof(name), "group_%d", n++);
         (void)json_object_set_new(groups, name, group);
         format = format == NULL || strcmp(format, f) == 0 ? f : "mixed-precision";
     }
-    *out = json_pack("{s:o, s:s, s:n, s:o, s:n, s:s, s:s, s:{}, s:{}, s:s}", "config_groups", groups, "format", format,
-        "global_compression_ratio", "ignore", ignored_modules(run), "kv_cache_scheme", "quant_method",
+    if (r->has_cache) {
+        args = r->cache;
+        recipe_observer_done(&args);
+        cache = scheme_args_json(&args);
+    }
+    *out = json_pack("{s:o, s:s, s:n, s:o, s:o, s:s, s:s, s:{}, s:{}, s:s}", "config_groups", groups, "format",
+        format != NULL ? format : scheme_format_name(QFORMAT_DENSE), "global_compression_ratio", "ignore",
+        ignored_modules(run), "kv_cache_scheme", cache, "quant_method",
         "compressed-tensors", "quantization_status", "compressed", "sparsity_config", "transform_config", "version",
         CT_VERSION);
     return *out != NULL ? RC_OK : err_set(RC_OS, "out of memory");

@@ -74,6 +74,7 @@ fwd_block_free(struct fwd_block *b)
     mem_free(b->tokens);
     mem_free(b->hidden);
     mem_free(b->pending);
+    mem_free(b->cache);
     *b = (struct fwd_block){ 0 };
 }
 
@@ -253,6 +254,19 @@ mul(struct fwd *f, void *y, const void *x, int rows, enum role r)
     return f->bk->matmul(f->dev, y, f->dt, x, f->dt, rows, f->w[r], f->bias[r]);
 }
 
+/* What the runtime caches: keys with their positions, values as projected. */
+static int
+watch_cache(struct fwd *f, struct fwd_block *b, const void *k, const void *v)
+{
+    int heads = f->arch->kv_heads, width = heads * f->arch->head_dim;
+
+    mem_free(b->cache);
+    if ((b->cache = mem_zalloc(4 * (size_t)heads, sizeof(*b->cache))) == NULL)
+        return RC_OS;
+    TRY(f->bk->range(f->dev, b->cache, k, f->dt, b->rows, width, heads));
+    return f->bk->range(f->dev, b->cache + 2 * heads, v, f->dt, b->rows, width, heads);
+}
+
 static int
 step_attn(struct fwd *f, struct fwd_block *b)
 {
@@ -277,7 +291,7 @@ step_attn(struct fwd *f, struct fwd_block *b)
         TRY(attend(f, b->pending, q, k, v, row, n, b->tokens[s]));
         row += n * b->tokens[s];
     }
-    return RC_OK;
+    return f->watch_cache ? watch_cache(f, b, k, v) : RC_OK;
 }
 
 static int

@@ -31,6 +31,7 @@ struct fwd_block {
     enum point  point;   /* entered next */
     void       *hidden;  /* [rows, arch.hidden] of type dt */
     void       *pending; /* [rows, width of point] at POINT_O and POINT_DOWN, else NULL */
+    float      *cache;   /* [2 kv_heads, 2] -min and max of keys, then of values, of the attention last done; or NULL */
 };
 
 struct fwd {
@@ -46,6 +47,7 @@ struct fwd {
     void                 *norm[2]; /* of the layer: before attention, before the MLP */
     void                 *cos_t, *sin_t;
     int                   rope_tokens; /* of the tables; 0: none yet */
+    bool                  watch_cache; /* the caller sets it: attention leaves ranges in blocks */
     void                 *scratch[4];
     size_t                scratch_bytes[4];
 };

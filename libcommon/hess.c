@@ -15,6 +15,7 @@ enum {
     GRID_LIMIT    = 51,  /* the diagonal must stay below 2^51 units */
     GRID_EXP_MAX  = 60,  /* keeps every unit inside the range of normal f32 values */
     HESS_META_MAX = 16,
+    CHANNELS_MAX  = 1 << 20,
 };
 
 static size_t
@@ -24,15 +25,21 @@ packed(int n)
 }
 
 int
-hess_init(struct hess *h, int n)
+hess_init_parts(struct hess *h, int n, bool sum, int ranges)
 {
-    *h = (struct hess){ .n = n };
-    h->grid = mem_zalloc((size_t)n, sizeof(*h->grid));
-    h->sum = mem_zalloc(packed(n), sizeof(*h->sum));
-    if (h->grid != NULL && h->sum != NULL)
+    *h = (struct hess){ .n = n, .ranges = ranges };
+    if ((h->grid = mem_zalloc((size_t)n, sizeof(*h->grid))) != NULL &&
+        (!sum || (h->sum = mem_zalloc(packed(n), sizeof(*h->sum))) != NULL) &&
+        (ranges == 0 || (h->range = mem_zalloc(2 * (size_t)ranges, sizeof(*h->range))) != NULL))
         return RC_OK;
     hess_free(h);
     return RC_OS;
+}
+
+int
+hess_init(struct hess *h, int n)
+{
+    return hess_init_parts(h, n, true, 0);
 }
 
 void
@@ -40,6 +47,7 @@ hess_free(struct hess *h)
 {
     mem_free(h->grid);
     mem_free(h->sum);
+    mem_free(h->range);
     *h = (struct hess){ 0 };
 }
 
@@ -84,17 +92,37 @@ int
 hess_add(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows,
     int sequences)
 {
-    if (!h->has_grid)
+    if (h->sum != NULL && !h->has_grid)
         return err_set(RC_BUG, "Hessian has no grid");
     h->rows += rows;
     h->sequences += sequences;
-    return rows == 0 ? RC_OK : bk->syrk(dev, h->sum, x, dt, rows, h->n, h->grid);
+    if (rows == 0)
+        return RC_OK;
+    if (h->range != NULL)
+        TRY(bk->range(dev, h->range, x, dt, rows, h->n, 1));
+    return h->sum != NULL ? bk->syrk(dev, h->sum, x, dt, rows, h->n, h->grid) : RC_OK;
+}
+
+static void
+raise_to(float *range, const float *by, size_t pairs)
+{
+    for (size_t i = 0; i < 2 * pairs; i++)
+        range[i] = by[i] > range[i] ? by[i] : range[i];
+}
+
+int
+hess_add_ranges(struct hess *h, const float *range, int count)
+{
+    if (count != h->ranges - 1)
+        return err_set(RC_DATA, "%d ranges, want %d", count, h->ranges - 1);
+    raise_to(h->range + 2, range, (size_t)count);
+    return RC_OK;
 }
 
 int
 hess_check(const struct hess *h)
 {
-    for (int i = 0; i < h->n; i++) {
+    for (int i = 0; h->sum != NULL && i < h->n; i++) {
         double d = hess_diag(h, i);
 
         if (!isfinite(d))
@@ -113,14 +141,12 @@ on_grid(double v, int e)
     return ldexp(rint(ldexp(v, -e)), e);
 }
 
-int
-hess_merge(struct hess *dst, const struct hess *src)
+static int
+merge_sums(struct hess *dst, const struct hess *src)
 {
-    bool same = src->n == dst->n && memcmp(dst->grid, src->grid, (size_t)dst->n * sizeof(*dst->grid)) == 0;
+    bool same = memcmp(dst->grid, src->grid, (size_t)dst->n * sizeof(*dst->grid)) == 0;
     size_t at = 0;
 
-    if (src->n != dst->n)
-        return err_set(RC_DATA, "Hessians of %d and %d channels cannot be merged", dst->n, src->n);
     if (!dst->has_grid || same) {
         for (size_t i = 0; i < packed(dst->n); i++)
             dst->sum[i] += src->sum[i];
@@ -139,6 +165,20 @@ hess_merge(struct hess *dst, const struct hess *src)
         mem_free(dst->grid);
         dst->grid = g;
     }
+    return RC_OK;
+}
+
+int
+hess_merge(struct hess *dst, const struct hess *src)
+{
+    if (src->n != dst->n)
+        return err_set(RC_DATA, "Hessians of %d and %d channels cannot be merged", dst->n, src->n);
+    if ((src->sum == NULL) != (dst->sum == NULL) || src->ranges != dst->ranges)
+        return err_set(RC_DATA, "Hessians of different parts cannot be merged");
+    if (dst->sum != NULL)
+        TRY(merge_sums(dst, src));
+    if (dst->range != NULL)
+        raise_to(dst->range, src->range, (size_t)dst->ranges);
     dst->rows += src->rows;
     dst->sequences += src->sequences;
     return RC_OK;
@@ -147,20 +187,28 @@ hess_merge(struct hess *dst, const struct hess *src)
 int
 hess_publish(const struct hess *h, const char *path, bool durable, const struct st_meta *extra, size_t count)
 {
-    struct tensor t[2] = { tensor_1d("sum", DT_F64, (int64_t)packed(h->n), h->sum),
-        tensor_1d("grid", DT_I16, h->n, h->grid) };
     struct st_meta meta[HESS_META_MAX];
-    char rows[32], sequences[32];
+    char n[32], rows[32], sequences[32];
+    struct tensor t[3];
+    size_t tensors = 0;
 
-    if (count > HESS_META_MAX - 2)
+    if (h->sum != NULL) {
+        t[tensors++] = tensor_1d("sum", DT_F64, (int64_t)packed(h->n), h->sum);
+        t[tensors++] = tensor_1d("grid", DT_I16, h->n, h->grid);
+    }
+    if (h->range != NULL)
+        t[tensors++] = tensor_2d("range", DT_F32, h->ranges, 2, h->range);
+    if (count > HESS_META_MAX - 3)
         return err_set(RC_BUG, "%zu metadata pairs", count);
     if (count > 0)
         memcpy(meta, extra, count * sizeof(*extra));
+    (void)snprintf(n, sizeof(n), "%d", h->n);
     (void)snprintf(rows, sizeof(rows), "%lld", (long long)h->rows);
     (void)snprintf(sequences, sizeof(sequences), "%lld", (long long)h->sequences);
+    meta[count++] = (struct st_meta){ "n", n };
     meta[count++] = (struct st_meta){ "rows", rows };
     meta[count++] = (struct st_meta){ "sequences", sequences };
-    return durable ? st_publish(path, t, 2, meta, count) : st_publish_quick(path, t, 2, meta, count);
+    return durable ? st_publish(path, t, tensors, meta, count) : st_publish_quick(path, t, tensors, meta, count);
 }
 
 static int
@@ -177,35 +225,67 @@ meta_count(const struct st_file *st, const char *key, int64_t *out)
     return RC_OK;
 }
 
-int
-hess_read(struct hess *h, const char *path, struct st_file *st)
+static int
+read_sum(struct hess *h, const struct st_file *st)
 {
+    int64_t want_sum[1] = { (int64_t)packed(h->n) }, want_grid[1] = { h->n };
     const struct tensor *sum, *grid;
-    int64_t shape[1];
-    int rc;
 
-    *h = (struct hess){ 0 };
-    if ((rc = st_open(st, path)) != RC_OK)
-        return rc;
-    if ((rc = st_get(st, "grid", &grid)) != RC_OK || (rc = st_get(st, "sum", &sum)) != RC_OK)
-        goto fail;
-    shape[0] = -1;
-    if ((rc = tensor_want(grid, DT_I16, 1, shape)) != RC_OK)
-        goto fail;
-    if (grid->shape[0] < 1 || grid->shape[0] > 1 << 20) {
-        rc = err_set(RC_DATA, "%s: Hessian of %lld channels", path, (long long)grid->shape[0]);
-        goto fail;
-    }
-    shape[0] = (int64_t)packed((int)grid->shape[0]);
-    if ((rc = tensor_want(sum, DT_F64, 1, shape)) != RC_OK || (rc = hess_init(h, (int)grid->shape[0])) != RC_OK)
-        goto fail;
+    TRY(st_get(st, "sum", &sum));
+    TRY(st_get(st, "grid", &grid));
+    TRY(tensor_want(sum, DT_F64, 1, want_sum));
+    TRY(tensor_want(grid, DT_I16, 1, want_grid));
     memcpy(h->sum, sum->data, sum->bytes);
     memcpy(h->grid, grid->data, grid->bytes);
     h->has_grid = true;
-    if ((rc = meta_count(st, "rows", &h->rows)) == RC_OK && (rc = meta_count(st, "sequences", &h->sequences)) == RC_OK)
-        return RC_OK;
-fail:
-    hess_free(h);
-    st_close(st);
+    return RC_OK;
+}
+
+static int
+read_parts(struct hess *h, const char *path, const struct st_file *st, bool sums)
+{
+    int64_t n, want[2] = { -1, 2 };
+    const struct tensor *range = st_find(st, "range");
+
+    TRY(meta_count(st, "n", &n));
+    if (n < 1 || n > CHANNELS_MAX)
+        return err_set(RC_DATA, "%s: Hessian of %lld channels", path, (long long)n);
+    if (range != NULL)
+        TRY(tensor_want(range, DT_F32, 2, want));
+    if (range != NULL && (range->shape[0] < 1 || range->shape[0] > CHANNELS_MAX))
+        return err_set(RC_DATA, "%s: %lld ranges", path, (long long)range->shape[0]);
+    sums = sums && (range == NULL || st_find(st, "sum") != NULL);
+    TRY(hess_init_parts(h, (int)n, sums, range != NULL ? (int)range->shape[0] : 0));
+    if (range != NULL)
+        memcpy(h->range, range->data, range->bytes);
+    if (sums)
+        TRY(read_sum(h, st));
+    TRY(meta_count(st, "rows", &h->rows));
+    return meta_count(st, "sequences", &h->sequences);
+}
+
+static int
+read_file(struct hess *h, const char *path, struct st_file *st, bool sums)
+{
+    int rc;
+
+    *h = (struct hess){ 0 };
+    TRY(st_open(st, path));
+    if ((rc = read_parts(h, path, st, sums)) != RC_OK) {
+        hess_free(h);
+        st_close(st);
+    }
     return rc;
+}
+
+int
+hess_read(struct hess *h, const char *path, struct st_file *st)
+{
+    return read_file(h, path, st, true);
+}
+
+int
+hess_read_ranges(struct hess *h, const char *path, struct st_file *st)
+{
+    return read_file(h, path, st, false);
 }

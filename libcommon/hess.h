@@ -1,4 +1,4 @@
-/* hess - exact, mergeable sums of x x' over the inputs of a set of modules
+/* hess - exact, mergeable sums of x x' over the inputs of a set of modules, and the ranges of those inputs
  *
  * H is a SUM over tokens, divided by the number of sequences only where it is used. Each product of HESS_CHUNK rows is
  * rounded to a grid, entry (i, j) to multiples of 2^(e[i] + e[j]), and added in f64. Additions of grid values are exact
@@ -9,7 +9,12 @@
  * gets e[j] so that s_j is about 2^30 units; it may grow 2^20 times before it overflows, and a channel that is silent
  * in the first block counts as 2^-12 of the strongest. Below that, rounding is hidden by the damping.
  *
- * File: "sum" F64 [n (n + 1) / 2] lower triangle by rows, "grid" I16 [n], metadata rows, sequences.
+ * Ranges are what static scales of activations follow from: -min and max over all tokens, kept so that merging is a
+ * maximum of each number; 0 counts as seen. The first is that of the inputs; where keys and values are cached, those of
+ * each head follow. Either part may be left out: plain rounding with static inputs needs no sum.
+ *
+ * File: "sum" F64 [n (n + 1) / 2] lower triangle by rows, "grid" I16 [n]; "range" F32 [ranges, 2]; metadata n, rows,
+ * sequences.
  */
 #ifndef LLMC_HESS_H
 #define LLMC_HESS_H
@@ -21,23 +26,28 @@ struct hess {
     int      n;
     bool     has_grid;
     int16_t *grid;      /* [n] exponents */
-    double  *sum;       /* [n (n + 1) / 2] */
+    double  *sum;       /* [n (n + 1) / 2], or NULL: ranges alone */
+    int      ranges;
+    float   *range;     /* [ranges, 2], or NULL */
     int64_t  rows;      /* tokens */
     int64_t  sequences; /* what the sum is divided by */
 };
 
-int  hess_init(struct hess *h, int n); /* RC_OS */
+int  hess_init(struct hess *h, int n); /* a sum and no ranges; RC_OS */
+int  hess_init_parts(struct hess *h, int n, bool sum, int ranges);
 void hess_free(struct hess *h);
 
 /* Chooses the grid from the rows of the first block. RC_NUMERIC: an input is not finite. */
 int hess_choose_grid(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows);
-/* The grid must have been chosen or read. */
+/* The grid must have been chosen or read if there is a sum. RC_NUMERIC: with ranges, an input is not finite. */
 int hess_add(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows,
     int sequences);
+/* Ranges after the first: count pairs. RC_DATA: another number of them. */
+int hess_add_ranges(struct hess *h, const float *range, int count);
 /* RC_NUMERIC when a channel has outgrown the grid or is not finite, naming it. */
 int hess_check(const struct hess *h);
 /* dst += src. Equal grids add exactly; a coarser one wins where they differ (separate runs over different data), the
- * other's values being rounded to it. RC_DATA: other n. */
+ * other's values being rounded to it. RC_DATA: other n, other parts. */
 int hess_merge(struct hess *dst, const struct hess *src);
 
 double hess_diag(const struct hess *h, int i);
@@ -45,5 +55,6 @@ double hess_diag(const struct hess *h, int i);
 /* durable: with fsync. Extra metadata pairs are the caller's (plan fingerprint, input name). */
 int hess_publish(const struct hess *h, const char *path, bool durable, const struct st_meta *extra, size_t count);
 int hess_read(struct hess *h, const char *path, struct st_file *st); /* st stays open for its metadata; close it */
+int hess_read_ranges(struct hess *h, const char *path, struct st_file *st); /* the same, but leaves the sum alone */
 
 #endif

@@ -104,6 +104,50 @@ plan_module(const struct plan *p, const char *module, int *count)
     return NULL;
 }
 
+bool
+plan_task_cache(const struct task *t)
+{
+    return t->group < 0;
+}
+
+bool
+plan_task_inputs(const struct plan *p, const struct task *t)
+{
+    return !plan_task_cache(t) && recipe_needs_inputs(p->recipe, t->group);
+}
+
+bool
+plan_task_waits(const struct plan *p, const struct task *t)
+{
+    return plan_task_cache(t) || plan_task_inputs(p, t);
+}
+
+bool
+plan_point_sum(const struct plan *p, int step, enum point point)
+{
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++)
+        if (p->tasks[i].point == point && !plan_task_cache(&p->tasks[i]) &&
+            recipe_needs_hessian(p->recipe, p->tasks[i].group))
+            return true;
+    return false;
+}
+
+bool
+plan_point_range(const struct plan *p, int step, enum point point)
+{
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++)
+        if (p->tasks[i].point == point && (plan_task_cache(&p->tasks[i]) ||
+            scheme_input_static(&p->recipe->groups[p->tasks[i].group].scheme)))
+            return true;
+    return false;
+}
+
+const char *
+plan_task_scheme(const struct plan *p, const struct task *t)
+{
+    return plan_task_cache(t) ? "kv_cache" : p->recipe->groups[t->group].scheme.name;
+}
+
 /* --- tables --- */
 
 struct line {
@@ -231,7 +275,9 @@ add_task(struct plan *p, const struct line *l)
     TRY(line_int(l, 5, INT_MAX, &t->end));
     TRY(line_int(l, 6, INT_MAX, &t->rows));
     TRY(line_int(l, 7, 1 << 20, &t->cols));
-    TRY(line_int(l, 8, p->recipe->group_count - 1, &t->group));
+    t->group = -1;
+    if (strcmp(l->field[8], "cache") != 0)
+        TRY(line_int(l, 8, p->recipe->group_count - 1, &t->group));
     TRY(line_int(l, 9, INT_MAX, &t->rank));
     t->cost = strtod(l->field[10], NULL);
     if (t->row0 >= t->end || t->end > t->rows || t->cols < 1)
@@ -300,8 +346,13 @@ plan_write_tables(const struct plan *p)
     for (int i = 0; i < p->task_count; i++) {
         const struct task *t = &p->tasks[i];
 
-        buf_printf(&b, "%s\t%d\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.6g\n", t->name, t->step, arch_point_name(t->point),
-            t->module, t->row0, t->end, t->rows, t->cols, t->group, t->rank, t->cost);
+        buf_printf(&b, "%s\t%d\t%s\t%s\t%d\t%d\t%d\t%d\t", t->name, t->step, arch_point_name(t->point), t->module,
+            t->row0, t->end, t->rows, t->cols);
+        if (plan_task_cache(t))
+            buf_puts(&b, "cache");
+        else
+            buf_printf(&b, "%d", t->group);
+        buf_printf(&b, "\t%d\t%.6g\n", t->rank, t->cost);
     }
     TRY(write_table(p, "tasks.tsv", &b));
     buf_puts(&b, "block\tsamples\ttokens\tdigest\trank\n");

@@ -13,8 +13,10 @@
  *
  * A step is a set of modules whose inputs are captured together and that are all compressed before the model moves on:
  * one capture point of one layer (--sequential input), or all four of a layer (layer, none). A task is a range of rows
- * of one module. Whatever changes the result is in plan.json and in its fingerprint, which every file made under the
- * plan carries; columns named rank are the only part that depends on the number of ranks.
+ * of one module; or the scales of what an attention caches, which come with point o: then the module is the attention,
+ * its rows are 2 (keys, values) and its columns the width of either. Whatever changes the result is in plan.json and in
+ * its fingerprint, which every file made under the plan carries; columns named rank are the only part that depends on
+ * the number of ranks.
  */
 #ifndef LLMC_PLAN_H
 #define LLMC_PLAN_H
@@ -41,7 +43,7 @@ struct task {
     enum point point;
     int        row0, end; /* rows of it */
     int        rows, cols; /* of the module */
-    int        group;     /* in the recipe */
+    int        group;     /* in the recipe; -1: cache scales */
     int        rank;
     double     cost;      /* multiply-adds: n^3 / 3 + rows n^2 */
 };
@@ -90,6 +92,15 @@ int plan_task_path(const struct plan *p, const struct task *t, char *out);
 bool plan_task_done(const struct plan *p, const struct task *t);
 bool plan_step_done(const struct plan *p, int step);
 int  plan_tasks_left(const struct plan *p);
+
+/* What llmc-calib must send for a task, and llmc-hessian make of it. */
+bool plan_task_cache(const struct task *t);                               /* scales of a cache */
+bool plan_task_inputs(const struct plan *p, const struct task *t);        /* inputs of the point */
+bool plan_task_waits(const struct plan *p, const struct task *t);         /* either */
+bool plan_point_sum(const struct plan *p, int step, enum point point);    /* some task needs the Hessian */
+bool plan_point_range(const struct plan *p, int step, enum point point);  /* some task needs ranges */
+/* "W4A16", ..., "kv_cache" */
+const char *plan_task_scheme(const struct plan *p, const struct task *t);
 
 /* -m of all tools: a glob over module and task names; NULL matches all. */
 bool plan_task_match(const struct task *t, const char *glob);

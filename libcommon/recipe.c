@@ -350,7 +350,7 @@ modifiers_from_json(struct reading *rd, const json_t *modifiers)
         json_decref(args);
         TRY(rc);
     }
-    return rd->r->group_count > 0 ? RC_OK : err_set(RC_DATA, "the recipe has no groups");
+    return rd->r->group_count > 0 || rd->r->has_cache ? RC_OK : err_set(RC_DATA, "the recipe has no groups");
 }
 
 int
@@ -367,26 +367,32 @@ recipe_from_json(struct recipe **out, const json_t *json)
     return recipe_done(rd.r, rc, out);
 }
 
+/* What chose the scales is of no account to who reads them. */
+static json_t *
+without_observer(json_t *args)
+{
+    (void)json_object_del(args, "observer");
+    (void)json_object_del(args, "observer_kwargs");
+    return args;
+}
+
 int
 recipe_from_config(struct recipe **out, const json_t *config)
 {
-    static const char *const parts[] = { "weights", "input_activations" };
     struct reading rd = { .r = recipe_new(NULL) };
-    json_t *groups = json_deep_copy(json_object_get(config, "config_groups")), *args, *v;
+    json_t *groups = json_deep_copy(json_object_get(config, "config_groups")), *args, *v, *cache;
     const char *key;
     int rc = RC_OK;
 
     *out = NULL;
     json_object_foreach(groups, key, v)
     {
-        /* what chose the scales is of no account to who reads them */
-        for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-            (void)json_object_del(json_object_get(v, parts[i]), "observer");
-            (void)json_object_del(json_object_get(v, parts[i]), "observer_kwargs");
-        }
+        (void)without_observer(json_object_get(v, "weights"));
+        (void)without_observer(json_object_get(v, "input_activations"));
     }
-    args = json_pack("{s:O?, s:O?}", "config_groups", groups, "ignore",
-        json_object_get(config, "ignore"));
+    cache = without_observer(json_deep_copy(json_object_get(config, "kv_cache_scheme")));
+    args = json_pack("{s:O?, s:O?, s:O?}", "config_groups", groups, "ignore",
+        json_object_get(config, "ignore"), "kv_cache_scheme", cache);
     if (rd.r == NULL || args == NULL)
         rc = err_set(RC_OS, "out of memory");
     else if ((rc = recipe_read_modifier(&rd, "default", "default", "QuantizationModifier", args)) !=
@@ -394,6 +400,7 @@ recipe_from_config(struct recipe **out, const json_t *config)
         rc = err_at(rc, "quantization_config");
     json_decref(args);
     json_decref(groups);
+    json_decref(cache);
     return recipe_done(rd.r, rc, out);
 }
 
@@ -523,6 +530,29 @@ recipe_find(struct recipe *r, const char *module, const char *classes, const cha
     return owner != NULL ? found.group : -1;
 }
 
+bool
+recipe_minmax(const char *observer)
+{
+    static const char *const names[] = { "minmax", "static_minmax", "memoryless_minmax" };
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(observer, names[i]) == 0)
+            return true;
+    return false;
+}
+
+/* A module's inputs have one static scale; the runtimes read no more. */
+static int
+check_input(const struct recipe_group *g)
+{
+    const struct qargs *a = &g->scheme.input;
+
+    if (a->strategy != ARGS_TENSOR && a->dynamic != DYNAMIC_LOCAL)
+        return err_set(RC_DATA, "%s: static scales of inputs are not supported but for strategy tensor", g->name);
+    return recipe_minmax(a->observer) ? RC_OK : err_set(RC_DATA, "%s: observer \"%s\" of inputs is not supported; "
+        "there is static_minmax, and minmax and memoryless_minmax, which are done alike", g->name, a->observer);
+}
+
 /* What is read, so that recipes keep it, but what no stage does. */
 static int
 check_supported(const struct recipe *r)
@@ -530,12 +560,10 @@ check_supported(const struct recipe *r)
     struct scale_opts o;
     struct qspec spec;
 
-    for (int i = 0; i < r->modifier_count; i++)
-        if (json_object_get(r->modifiers[i].args, "kv_cache_scheme") != NULL)
-            return err_set(RC_DATA, "%s: kv_cache_scheme is not supported", r->modifiers[i].name);
     for (int i = 0; i < r->group_count; i++) {
         const struct recipe_group *g = &r->groups[i];
-
+        if (scheme_input_static(&g->scheme))
+            TRY(check_input(g));
         if (g->input_kwargs != NULL)
             return err_set(RC_DATA, "%s: observer_kwargs of inputs are not supported", g->name);
         if (!g->scheme.has_weights)
@@ -579,6 +607,19 @@ recipe_check_used(const struct recipe *r)
     if (rc == RC_OK)
         rc = check_used(r);
     return rc == RC_OK || r->origin == NULL ? rc : err_at(rc, "%s", r->origin);
+}
+
+bool
+recipe_needs_inputs(const struct recipe *r, int group)
+{
+    return recipe_needs_hessian(r, group) || scheme_input_static(&r->groups[group].scheme);
+}
+
+void
+recipe_observer_done(struct qargs *args)
+{
+    if (args->dynamic != DYNAMIC_YES)
+        (void)snprintf(args->observer, sizeof(args->observer), "static_minmax");
 }
 
 bool

@@ -59,6 +59,8 @@ struct recipe {
     struct recipe_group    *groups;
     int                     group_count;
     bool                    bypass_divisibility;
+    bool                    has_cache;
+    struct qargs            cache; /* of keys and values: 8-bit floats, static, tensor or attn_head */
     char                   *problem; /* the first that recipe_find() met; NULL: none */
 };
 
@@ -86,8 +88,8 @@ int recipe_yaml(const struct recipe *r, char **out);
 int recipe_find(struct recipe *r, const char *module, const char *classes, const char **why);
 
 /* After recipe_find() was asked for every module: RC_DATA names a target or an ignore entry that
- * matched nothing, a module that two modifiers claim, or what is read but cannot be done yet: a
- * kv_cache_scheme, observer_kwargs of inputs. */
+ * matched nothing, a module that two modifiers claim, or what is read but cannot be done: observers of
+ * static inputs other than the minmax ones, observer_kwargs of inputs. */
 int recipe_check_used(const struct recipe *r);
 
 /* How scales of a group's weights are chosen; spec is theirs, ->diag and ->errors are the caller's. RC_DATA. */
@@ -98,5 +100,9 @@ int recipe_group_config(const struct recipe_group *g, json_t **out);
 
 /* GPTQ, or a search for scales that weighs columns by its diagonal. */
 bool recipe_needs_hessian(const struct recipe *r, int group);
+bool recipe_needs_inputs(const struct recipe *r, int group); /* Hessian, or ranges for static scales */
+/* args (of a copy) as they are done, for config.json: static scales of activations follow from the extremes of all
+ * tokens, whichever of the minmax observers is asked for. */
+void recipe_observer_done(struct qargs *args);
 
 #endif

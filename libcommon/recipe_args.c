@@ -198,22 +198,36 @@ recipe_args_saved(const struct recipe_group *g, json_t **out)
     return *out != NULL ? RC_OK : err_set(RC_OS, "out of memory");
 }
 
+/* What runtimes read: k_scale and v_scale, one each or one a head. */
+static int
+check_cache(const struct qargs *a)
+{
+    if (a->type != QTYPE_FLOAT || a->bits != 8 || a->dynamic != DYNAMIC_NO || a->scale_dtype != DT_NONE ||
+        (a->strategy != ARGS_TENSOR && a->strategy != ARGS_ATTN_HEAD))
+        return err_set(RC_DATA, "not supported but for 8-bit floats, not dynamic, strategy tensor or attn_head");
+    return recipe_minmax(a->observer) ? RC_OK : err_set(RC_DATA, "observer \"%s\" is not supported; there is "
+        "static_minmax, and minmax and memoryless_minmax, which are done alike", a->observer);
+}
+
 int
-recipe_args_cache(struct reading *rd, const json_t *mapping, json_t **out)
+recipe_args_cache(struct reading *rd, const json_t *mapping, struct qargs *args, json_t **saved)
 {
     struct recipe_group g = { .targets = json_array() };
-    json_t *saved = NULL;
+    json_t *all = NULL;
     int rc;
 
-    *out = NULL;
+    *saved = NULL;
     scheme_init(&g.scheme);
     g.scheme.has_input = true;
     rc = read_fields(rd, &g.scheme.input, &g.input_kwargs, mapping, "kv_cache_scheme");
-    if (rc == RC_OK && scheme_finish(&g.scheme) != RC_OK)
+    if (rc == RC_OK && (scheme_finish(&g.scheme) != RC_OK || check_cache(&g.scheme.input) != RC_OK))
         rc = err_at(RC_DATA, "kv_cache_scheme");
-    if (rc == RC_OK && (rc = recipe_args_saved(&g, &saved)) == RC_OK)
-        *out = json_incref(json_object_get(saved, "input_activations"));
-    json_decref(saved);
+    if (rc == RC_OK && g.input_kwargs != NULL)
+        rc = err_set(RC_DATA, "kv_cache_scheme: observer_kwargs are not supported");
+    if (rc == RC_OK && (rc = recipe_args_saved(&g, &all)) == RC_OK)
+        *saved = json_incref(json_object_get(all, "input_activations"));
+    *args = g.scheme.input;
+    json_decref(all);
     json_decref(g.input_kwargs);
     json_decref(g.targets);
     return rc;

@@ -18,6 +18,7 @@ struct modifier {
     bool            ordered, single; /* actorder was given; one of the *_observer was */
     json_t         *targets, *ignore; /* lists, owned; NULL: not given */
     const json_t   *scheme, *groups;
+    struct qargs    cache_args;
     json_t         *cache, *observer; /* kv_cache_scheme and observer to save, owned */
     json_t         *args;  /* owned until the recipe has it */
     json_t         *saved; /* its config_groups, owned likewise */
@@ -70,7 +71,7 @@ static int
 read_cache(struct modifier *m, const char *key, const json_t *v)
 {
     (void)key;
-    return recipe_args_cache(m->rd, v, &m->cache);
+    return recipe_args_cache(m->rd, v, &m->cache_args, &m->cache);
 }
 
 /* weight_observer, input_observer, output_observer */
@@ -376,6 +377,25 @@ adopt_groups(struct modifier *m)
     return RC_OK;
 }
 
+/* One scheme for all attentions: two modifiers may say the same. */
+static int
+set_cache(struct modifier *m)
+{
+    struct recipe *r = m->rd->r;
+
+    if (m->cache == NULL)
+        return RC_OK;
+    for (int i = 0; i < r->modifier_count; i++) {
+        const json_t *other = json_object_get(r->modifiers[i].args, "kv_cache_scheme");
+
+        if (other != NULL && !json_equal(other, m->cache))
+            return err_set(RC_DATA, "kv_cache_scheme differs from that of the modifier before");
+    }
+    r->has_cache = true;
+    r->cache = m->cache_args;
+    return RC_OK;
+}
+
 /* The same text in two groups of one modifier does not say which. */
 static int
 check_targets(const struct recipe *r, int first)
@@ -461,6 +481,7 @@ build(struct modifier *m, const json_t *given, const char *stage)
     }
     rd->line = line;
     TRY(check_targets(r, first));
+    TRY(set_cache(m));
     if (first > 0 && first < r->group_count && m->bypass != r->bypass_divisibility)
         return err_set(RC_DATA, "bypass_divisibility_checks differs from the modifier before");
     if (first < r->group_count)

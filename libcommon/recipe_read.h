@@ -29,6 +29,8 @@ int  recipe_entries(const json_t *list, const char *prefix, struct recipe_entry 
 int  recipe_add_group(struct recipe *r, const char *name, const json_t *targets,
     struct recipe_group **out);
 
+bool recipe_minmax(const char *observer); /* one of the minmax observers */
+
 /* recipe_read.c: a modifier from its arguments */
 int recipe_read_modifier(struct reading *rd, const char *stage, const char *group,
     const char *name, const json_t *args);
@@ -37,6 +39,6 @@ void recipe_at(struct reading *rd, const json_t *mapping, const char *key);
 /* recipe_args.c: schemes as mappings */
 int recipe_args_scheme(struct reading *rd, struct recipe_group *g, const json_t *mapping);
 int recipe_args_saved(const struct recipe_group *g, json_t **out);
-int recipe_args_cache(struct reading *rd, const json_t *mapping, json_t **out);
+int recipe_args_cache(struct reading *rd, const json_t *mapping, struct qargs *args, json_t **saved);
 
 #endif

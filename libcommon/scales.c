@@ -50,7 +50,7 @@ shared_absmax(struct run *run, const struct task *t, float *absmax)
         const struct task *u = &run->plan.tasks[i];
         float m;
 
-        if (u->point != t->point)
+        if (u->point != t->point || plan_task_cache(u))
             continue;
         rc = source_rows(run, u->module, u->row0, u->end, u->cols, &w);
         m = rc == RC_OK ? scale_absmax(w, (size_t)(u->end - u->row0) * (size_t)u->cols) : 0;

@@ -473,8 +473,8 @@ scheme_order_static(const struct scheme *s)
     return s->weights.actorder == ACTORDER_STATIC || s->weights.actorder == ACTORDER_WEIGHT;
 }
 
-static json_t *
-args_json(const struct qargs *a)
+json_t *
+scheme_args_json(const struct qargs *a)
 {
     bool zp = !a->symmetric;
     json_t *block = a->block[0] > 0 ? json_pack("[ii]", a->block[0], a->block[1]) : json_null();
@@ -492,8 +492,8 @@ args_json(const struct qargs *a)
 int
 scheme_json(const struct scheme *s, json_t *targets, json_t **out)
 {
-    json_t *weights = s->has_weights ? args_json(&s->weights) : json_null();
-    json_t *input = s->has_input ? args_json(&s->input) : json_null();
+    json_t *weights = s->has_weights ? scheme_args_json(&s->weights) : json_null();
+    json_t *input = s->has_input ? scheme_args_json(&s->input) : json_null();
 
     *out = json_pack("{s:s?, s:o, s:n, s:O, s:o}", "format", scheme_format_name(s->format), "input_activations", input,
         "output_activations", "targets", targets, "weights", weights);

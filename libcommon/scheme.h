@@ -88,5 +88,6 @@ bool        scheme_order_static(const struct scheme *s);  /* columns by descendi
 
 /* The entry of config_groups for the given targets (a list; a reference is added). RC_OS. */
 int scheme_json(const struct scheme *s, json_t *targets, json_t **out);
+json_t *scheme_args_json(const struct qargs *a); /* NULL: out of memory */
 
 #endif

@@ -38,9 +38,6 @@ add_module(struct shard *s, const char *name, int layer, enum role role, int row
         return RC_OK;
     if (layer < 0)
         return err_set(RC_DATA, "%s cannot be compressed, only modules of decoder layers; ignore it", name);
-    if (scheme_input_static(&s->plan.recipe->groups[m->group].scheme))
-        return err_set(RC_DATA, "scheme %s needs static scales of inputs, which are not supported yet",
-            s->plan.recipe->groups[m->group].scheme.name);
     if (s->plan.recipe->bypass_divisibility)
         return RC_OK;
     return scheme_check(&s->plan.recipe->groups[m->group].scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s",
@@ -105,6 +102,21 @@ add_task(struct shard *s, const struct shard_module *m, int step)
     return t->name != NULL && t->module != NULL ? RC_OK : RC_OS;
 }
 
+/* Scales of what the layer's attention caches: next to nothing to compute. */
+static int
+add_cache_task(struct shard *s, int layer, int step)
+{
+    struct task *t = &s->plan.tasks[s->plan.task_count++];
+    char name[ARCH_NAME_MAX];
+
+    arch_attention(&s->arch, layer, name);
+    *t = (struct task){ .step = step, .point = POINT_O, .end = 2, .rows = 2,
+        .cols = s->arch.kv_heads * s->arch.head_dim, .group = -1 };
+    t->name = mem_strdup(name);
+    t->module = mem_strdup(name);
+    return t->name != NULL && t->module != NULL ? RC_OK : RC_OS;
+}
+
 static int
 add_step(struct shard *s, int layer, int first_point, int end_point)
 {
@@ -118,6 +130,8 @@ add_step(struct shard *s, int layer, int first_point, int end_point)
             (int)arch_point(m->role) < end_point)
             TRY(add_task(s, m, s->plan.step_count));
     }
+    if (s->plan.recipe->has_cache && first_point <= POINT_O && POINT_O < end_point)
+        TRY(add_cache_task(s, layer, s->plan.step_count));
     st->end_task = s->plan.task_count;
     s->plan.step_count++;
     return RC_OK;
@@ -129,7 +143,7 @@ make_steps(struct shard *s)
     int layers = s->arch.layers;
 
     s->plan.steps = mem_zalloc((size_t)layers * POINT_COUNT, sizeof(*s->plan.steps));
-    s->plan.tasks = mem_zalloc((size_t)s->module_count, sizeof(*s->plan.tasks));
+    s->plan.tasks = mem_zalloc((size_t)s->module_count + (size_t)layers, sizeof(*s->plan.tasks));
     if (s->plan.steps == NULL || s->plan.tasks == NULL)
         return RC_OS;
     for (int l = 0; l < layers; l++) {
@@ -215,8 +229,8 @@ shard_close(struct shard *s)
 static bool
 needs_data(const struct plan *p)
 {
-    for (int i = 0; i < p->recipe->group_count; i++)
-        if (recipe_needs_hessian(p->recipe, i))
+    for (int i = 0; i < p->task_count; i++)
+        if (plan_task_waits(p, &p->tasks[i]))
             return true;
     return false;
 }
@@ -268,12 +282,14 @@ compare(const struct shard *s, bool *exists)
 static int
 link_weights(struct shard *s)
 {
-    char path[PATH_MAX], name[ARCH_NAME_MAX + 16], target[PATH_MAX];
+    char path[PATH_MAX], name[ARCH_NAME_MAX + 16], module[ARCH_NAME_MAX], target[PATH_MAX];
 
     for (int i = 0; i < s->plan.task_count; i++) {
         const struct task *t = &s->plan.tasks[i];
 
-        (void)snprintf(name, sizeof(name), "%s.weight", t->module);
+        if (plan_task_cache(t)) /* has no weight of its own: that of its k_proj stands for it */
+            arch_module(&s->arch, s->plan.steps[t->step].layer, ROLE_K, module);
+        (void)snprintf(name, sizeof(name), "%s.weight", plan_task_cache(t) ? module : t->module);
         TRY(plan_task_path(&s->plan, t, path));
         if (realpath(model_shard_path(&s->model, name), target) == NULL)
             return err_set(RC_NOINPUT, "%s: %s", model_shard_path(&s->model, name), strerror(errno));

@@ -22,8 +22,8 @@ int
 state_save(struct run *run, int step, int block, const struct fwd_block *b)
 {
     int width = arch_point_width(&run->arch, b->point);
-    struct tensor t[2] = { tensor_2d("hidden", run->dt, b->rows, run->arch.hidden, b->hidden),
-        tensor_2d("pending", run->dt, b->rows, width, b->pending) };
+    struct tensor t[3] = { tensor_2d("hidden", run->dt, b->rows, run->arch.hidden, b->hidden) };
+    size_t count = 1;
     struct st_meta meta[1] = { { "plan", run->plan.fingerprint } };
     char path[PATH_MAX];
     int rc;
@@ -31,7 +31,11 @@ state_save(struct run *run, int step, int block, const struct fwd_block *b)
     if ((rc = plan_path(&run->plan, path, "state/%d", step)) != RC_OK || (rc = file_mkdir(path)) != RC_OK ||
         (rc = state_path(run, step, block, path)) != RC_OK)
         return rc;
-    return st_publish(path, t, b->pending != NULL ? 2 : 1, meta, 1);
+    if (b->pending != NULL)
+        t[count++] = tensor_2d("pending", run->dt, b->rows, width, b->pending);
+    if (b->cache != NULL && b->point == POINT_O)
+        t[count++] = tensor_2d("cache", DT_F32, 2 * run->arch.kv_heads, 2, b->cache);
+    return st_publish(path, t, count, meta, 1);
 }
 
 /* The point that a step enters. */
@@ -39,6 +43,20 @@ static enum point
 entered(const struct run *run, int step)
 {
     return (enum point)run->plan.steps[step].first_point;
+}
+
+static int
+load_cache(const struct run *run, const struct st_file *st, struct fwd_block *b)
+{
+    int64_t want[2] = { 2 * run->arch.kv_heads, 2 };
+    const struct tensor *cache;
+
+    TRY(st_get(st, "cache", &cache));
+    TRY(tensor_want(cache, DT_F32, 2, want));
+    if ((b->cache = mem_alloc(cache->bytes, 1)) == NULL)
+        return RC_OS;
+    memcpy(b->cache, cache->data, cache->bytes);
+    return RC_OK;
 }
 
 int
@@ -72,6 +90,8 @@ state_load(struct run *run, int step, int block, struct fwd_block *b)
         else
             memcpy(b->pending, pending->data, pending->bytes);
     }
+    if (rc == RC_OK && point == POINT_O && run->plan.recipe->has_cache)
+        rc = load_cache(run, &st, b);
 out:
     st_close(&st);
     return rc;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kinds[] = { "begin", "input", "end", "failed" };
+static const char *const kinds[] = { "begin", "input", "cache", "end", "failed" };
 
 enum { META_MAX = 6, INT_TEXT = 16 };
 
@@ -35,6 +35,18 @@ stream_input(int fd, int step, enum point point, int block, int sequences, const
     (void)snprintf(b, sizeof(b), "%d", block);
     (void)snprintf(q, sizeof(q), "%d", sequences);
     return st_write_frame(fd, &t, 1, meta, 5);
+}
+
+int
+stream_cache(int fd, int step, int block, const float *range, int count)
+{
+    char s[INT_TEXT], b[INT_TEXT];
+    struct st_meta meta[] = { { "kind", kinds[STREAM_CACHE] }, { "step", s }, { "block", b } };
+    struct tensor t = tensor_2d("range", DT_F32, count, 2, range);
+
+    (void)snprintf(s, sizeof(s), "%d", step);
+    (void)snprintf(b, sizeof(b), "%d", block);
+    return st_write_frame(fd, &t, 1, meta, 3);
 }
 
 static int
@@ -102,6 +114,25 @@ parse_input(struct stream_frame *f)
     return RC_OK;
 }
 
+static int
+parse_cache(struct stream_frame *f)
+{
+    int64_t want[2] = { -1, 2 };
+    const struct tensor *t;
+
+    f->point = POINT_O;
+    TRY(meta_int(&f->st, "block", &f->block));
+    TRY(st_get(&f->st, "range", &t));
+    TRY(tensor_want(t, DT_F32, 2, want));
+    if (t->shape[0] > 1 << 20)
+        return err_set(RC_DATA, "stream: %lld ranges", (long long)t->shape[0]);
+    f->x = t->data;
+    f->dtype = DT_F32;
+    f->rows = (int)t->shape[0];
+    f->cols = 2;
+    return RC_OK;
+}
+
 int
 stream_next(struct stream_frame *f, int fd)
 {
@@ -112,7 +143,7 @@ stream_next(struct stream_frame *f, int fd)
     if ((rc = st_read_frame(&f->st, fd)) != RC_OK)
         return rc;
     kind = st_meta(&f->st, "kind");
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < (int)(sizeof(kinds) / sizeof(kinds[0])); i++)
         if (kind != NULL && strcmp(kind, kinds[i]) == 0) {
             f->kind = (enum stream_kind)i;
             plan = st_meta(&f->st, "plan");
@@ -120,6 +151,8 @@ stream_next(struct stream_frame *f, int fd)
             rc = meta_int(&f->st, "step", &f->step);
             if (rc == RC_OK && f->kind == STREAM_INPUT)
                 rc = parse_input(f);
+            if (rc == RC_OK && f->kind == STREAM_CACHE)
+                rc = parse_cache(f);
             if (rc != RC_OK)
                 stream_done(f);
             return rc;

@@ -3,6 +3,8 @@
  * llmc-calib writes safetensors frames (llmc-stream(5)). Metadata "kind" is
  *     begin   step, plan: inputs of the step follow
  *     input   step, point, block, sequences; tensor "x" [rows, n], BF16 or F32
+ *     cache   step, block: what attention cached at the step's point o; tensor "range" F32 [2 heads, 2], -min and max
+ *             of keys, then of values, over the block's tokens
  *     end     step: all blocks have been sent
  *     failed  step: the sender has said why and gives up; whoever reads it ends with RC_RETRY and says nothing
  * and the stream ends with its file.
@@ -20,7 +22,7 @@
 
 #define STREAM_FAILED_LINE "!failed"
 
-enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_END, STREAM_FAILED };
+enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_CACHE, STREAM_END, STREAM_FAILED };
 
 struct stream_frame {
     enum stream_kind kind;
@@ -28,7 +30,7 @@ struct stream_frame {
     enum point       point;
     int              cols;
     enum dtype       dtype;
-    const void      *x;    /* of INPUT, valid until stream_done */
+    const void      *x;    /* of INPUT, valid until stream_done; of CACHE, [rows, 2] F32 */
     struct st_file   st;
     char             plan[72];
 };
@@ -37,6 +39,7 @@ struct stream_frame {
 int stream_begin(int fd, int step, const char *plan);
 int stream_input(int fd, int step, enum point point, int block, int sequences, const void *x, enum dtype dt, int rows,
     int cols);
+int stream_cache(int fd, int step, int block, const float *range, int count); /* pairs */
 int stream_end(int fd, int step);
 int stream_failed(int fd, int step);
 

@@ -152,11 +152,11 @@ GPTQModifier:
   scheme: W4A16
   config_groups: {group_0: {targets: [Linear], weights: {num_bits: 4, strategy: channel}}}
 E
-broken 'a cache scheme' 'kv_cache_scheme is not supported' <<'E'
+broken 'a cache scheme that no runtime reads' 'kv_cache_scheme: not supported but for 8-bit floats' <<'E'
 GPTQModifier:
   targets: [Linear]
   scheme: W4A16
-  kv_cache_scheme: {num_bits: 8, type: float}
+  kv_cache_scheme: {num_bits: 8, type: int}
 E
 broken 'targets that are a mapping' 'targets is not a list of strings' <<'E'
 GPTQModifier:

@@ -52,9 +52,10 @@ struct calib {
     double            saved;  /* when states were last written */
 };
 
-/* Somebody wants the inputs of this point of the step. */
+/* Somebody wants the inputs of this point of the step, or (cache) the ranges that come with it. point < 0: either of
+ * any point. */
 static bool
-wanted(const struct calib *c, int step, int point)
+wanted(const struct calib *c, int step, int point, bool cache)
 {
     const struct plan *p = &c->run.plan;
 
@@ -63,8 +64,8 @@ wanted(const struct calib *c, int step, int point)
     for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++) {
         const struct task *t = &p->tasks[i];
 
-        if ((point < 0 || (int)t->point == point) && plan_task_match(t, cfg.only) &&
-            recipe_needs_hessian(p->recipe, t->group) && (cfg.again || !plan_task_done(p, t)))
+        if ((point < 0 ? plan_task_waits(p, t) : (int)t->point == point && (cache ? plan_task_cache(t) :
+            plan_task_inputs(p, t))) && plan_task_match(t, cfg.only) && (cfg.again || !plan_task_done(p, t)))
             return true;
     }
     return false;
@@ -75,7 +76,7 @@ last_wanted(const struct calib *c)
 {
     int step = c->run.plan.step_count - 1;
 
-    while (step >= 0 && !wanted(c, step, -1))
+    while (step >= 0 && !wanted(c, step, -1, false))
         step--;
     return step;
 }
@@ -146,7 +147,9 @@ emit(struct calib *c, int step, int i, const struct fwd_block *b)
     enum point point = b->point;
     const void *x;
 
-    if (!wanted(c, step, (int)point))
+    if (wanted(c, step, (int)point, true))
+        TRY(stream_cache(STDOUT_FILENO, step, c->ids[i], b->cache, 2 * c->run.arch.kv_heads));
+    if (!wanted(c, step, (int)point, false))
         return RC_OK;
     TRY(fwd_input(&c->fwd, b, &x));
     return stream_input(STDOUT_FILENO, step, point, c->ids[i], b->samples, x, c->run.dt, b->rows,
@@ -226,7 +229,7 @@ static int
 one_step(struct calib *c, int step, int last)
 {
     enum sequential mode = c->run.plan.sequential;
-    bool capture_it = wanted(c, step, -1), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
+    bool capture_it = wanted(c, step, -1, false), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
     double start = run_clock(), captured;
 
     if (capture_it)
@@ -284,10 +287,11 @@ calibrate(struct calib *c)
         return err_set(RC_USAGE, "step %d of %d", cfg.step, c->run.plan.step_count);
     if (last < 0)
         return RC_OK; /* nothing left */
-    while (limit < last && !wanted(c, limit, -1))
+    while (limit < last && !wanted(c, limit, -1, false))
         limit++;
     TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
     c->fwd.eager = c->run.plan.sequential == SEQUENTIAL_LAYER; /* as the peer whose order that is */
+    c->fwd.watch_cache = c->run.plan.recipe->has_cache;
     TRY(open_blocks(c, limit, &first));
     c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
     c->saved = run_clock();
@@ -300,7 +304,7 @@ static void
 print_steps(const struct calib *c)
 {
     for (int s = 0; s < c->run.plan.step_count; s++)
-        if (wanted(c, s, -1))
+        if (wanted(c, s, -1, false))
             (void)printf("%d\t%d\t%d\n", s, c->run.plan.steps[s].layer,
                 c->run.plan.steps[s].end_task - c->run.plan.steps[s].first_task);
 }

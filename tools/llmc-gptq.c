@@ -2,6 +2,7 @@
 #include "../kernels/factor.h"
 #include "../kernels/pack.h"
 #include "../libcommon/hess.h"
+#include "../libcommon/inputs.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/progress.h"
@@ -115,31 +116,39 @@ fill_factor(struct gptq *g, const struct hess *h, const char *name, const struct
     return factor_hessian(g, h, name, rg);
 }
 
+/* sums false: its ranges alone. */
+static int
+read_hessian(struct gptq *g, const char *path, bool sums, struct hess *h)
+{
+    struct st_file st;
+    const char *fp;
+    bool ours;
+
+    TRY(sums ? hess_read(h, path, &st) : hess_read_ranges(h, path, &st));
+    fp = st_meta(&st, "plan");
+    ours = fp != NULL && strcmp(fp, g->run.plan.fingerprint) == 0;
+    st_close(&st);
+    if (ours && h->sequences > 0 && (h->sum != NULL || !sums))
+        return RC_OK;
+    hess_free(h);
+    return ours ? err_set(RC_DATA, "%s: holds no Hessian", path) :
+        err_set(RC_DATA, "%s: made under another plan", path);
+}
+
 /* Factor of the Hessian at path, the cached one if it is that. */
 static int
 get_factor(struct gptq *g, const struct task *t, const char *path)
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
-    struct st_file st;
-    const char *fp;
     struct hess h;
     int rc;
 
     if (strcmp(g->f.path, path) == 0 && g->f.group == t->group)
         return RC_OK;
     factor_free(&g->f);
-    TRY(hess_read(&h, path, &st));
-    fp = st_meta(&st, "plan");
-    if (fp == NULL || strcmp(fp, g->run.plan.fingerprint) != 0)
-        rc = err_set(RC_DATA, "%s: made under another plan", path);
-    else if (h.n != t->cols || h.sequences < 1)
-        rc = err_set(RC_DATA, "Hessian is %d x %d of %lld sequences, weight has %d columns", h.n, h.n,
-            (long long)h.sequences, t->cols);
-    else
-        rc = RC_OK;
-    st_close(&st);
-    if (rc == RC_OK)
-        rc = fill_factor(g, &h, t->name, rg);
+    TRY(read_hessian(g, path, true, &h));
+    rc = h.n == t->cols ? fill_factor(g, &h, t->name, rg) : err_set(RC_DATA,
+        "Hessian is %d x %d of %lld sequences, weight has %d columns", h.n, h.n, (long long)h.sequences, t->cols);
     hess_free(&h);
     if (rc != RC_OK)
         factor_free(&g->f);
@@ -150,9 +159,26 @@ get_factor(struct gptq *g, const struct task *t, const char *path)
     return rc;
 }
 
+/* Scales of static inputs, which calibration has left beside the Hessian. */
 static int
-publish(struct gptq *g, const struct task *t, const struct task_weights *w, const struct gptq_job *job, double damp,
-    const char *method)
+add_inputs(struct gptq *g, const struct task *t, const char *path, struct packed_tensors *p)
+{
+    const struct scheme *s = &g->run.plan.recipe->groups[t->group].scheme;
+    struct hess h;
+    int rc;
+
+    if (!scheme_input_static(s))
+        return RC_OK;
+    TRY(read_hessian(g, path, false, &h));
+    rc = h.ranges > 0 && h.n == t->cols ? inputs_pack(p, t->module, s, g->run.arch.dtype, h.range) :
+        err_set(RC_DATA, "%s: %d ranges of %d channels", path, h.ranges, h.n);
+    hess_free(&h);
+    return rc;
+}
+
+static int
+publish(struct gptq *g, const struct task *t, const char *hessian, const struct task_weights *w,
+    const struct gptq_job *job, double damp, const char *method)
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
     struct rounded r = { .scheme = &rg->scheme, .t = g->run.arch.dtype, .rows = job->rows, .cols = job->cols,
@@ -167,7 +193,8 @@ publish(struct gptq *g, const struct task *t, const struct task_weights *w, cons
     (void)snprintf(rtn, sizeof(rtn), "%.9g", job->rtn_loss);
     (void)snprintf(d, sizeof(d), "%.9g", damp);
     (void)snprintf(rows, sizeof(rows), "%d-%d", t->row0, t->end);
-    if ((rc = weights_pack(&p, t->module, &r)) == RC_OK && (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK)
+    if ((rc = weights_pack(&p, t->module, &r)) == RC_OK && (rc = add_inputs(g, t, hessian, &p)) == RC_OK &&
+        (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK)
         rc = st_publish(path, p.t, p.count, meta, 6);
     weights_pack_free(&p);
     return rc;
@@ -177,7 +204,7 @@ static void
 report(struct gptq *g, const struct task *t, const struct gptq_job *job, double damp, double seconds,
     const char *method)
 {
-    const char *scheme = g->run.plan.recipe->groups[t->group].scheme.name;
+    const char *scheme = plan_task_scheme(&g->run.plan, t);
 
     msg_clear_status();
     (void)printf("%s\t%s\t%.6g\t%.6g\t%.3g\t%.3f\n", t->name, scheme, job->loss, job->rtn_loss, damp, seconds);
@@ -208,7 +235,30 @@ round_task(struct gptq *g, const struct task_weights *w, bool gptq, struct gptq_
     return g->run.bk->gptq(g->run.dev, job);
 }
 
-/* path NULL: its recipe needs no Hessian. */
+/* Scales of what an attention caches. */
+static int
+cache_task(struct gptq *g, const struct task *t, const char *hessian)
+{
+    struct st_meta meta[] = { { "plan", g->run.plan.fingerprint }, { "method", "cache" } };
+    struct gptq_job job = { .loss = NAN, .rtn_loss = NAN };
+    int heads = g->run.arch.kv_heads, rc;
+    struct packed_tensors p = { 0 };
+    double start = run_clock();
+    char path[PATH_MAX];
+    struct hess h;
+
+    TRY(read_hessian(g, hessian, false, &h));
+    rc = h.ranges == 1 + 2 * heads ? inputs_pack_cache(&p, t->module, &g->run.plan.recipe->cache, g->run.arch.dtype,
+        heads, h.range + 2) : err_set(RC_DATA, "%s: %d ranges, want %d", hessian, h.ranges, 1 + 2 * heads);
+    if (rc == RC_OK && (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK &&
+        (rc = st_publish(path, p.t, p.count, meta, 2)) == RC_OK)
+        report(g, t, &job, 0, run_clock() - start, "cache");
+    weights_pack_free(&p);
+    hess_free(&h);
+    return rc;
+}
+
+/* path NULL: its recipe needs nothing from calibration. */
 static int
 gptq_task(struct gptq *g, const struct task *t, const char *path)
 {
@@ -218,12 +268,12 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .want_rtn = true };
     double start = run_clock(), damp;
     const char *method;
-    bool failed;
+    bool sums = recipe_needs_hessian(g->run.plan.recipe, t->group), failed;
     int rc;
 
     scheme_qspec(&rg->scheme, g->run.arch.dtype, false, &q);
-    if ((path != NULL && (rc = get_factor(g, t, path)) != RC_OK) ||
-        (rc = scales_choose(&w, &g->run, t, &q, path != NULL ? g->f.diag : NULL)) != RC_OK)
+    if ((sums && (rc = get_factor(g, t, path)) != RC_OK) ||
+        (rc = scales_choose(&w, &g->run, t, &q, sums ? g->f.diag : NULL)) != RC_OK)
         goto out;
     if ((job.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
         rc = RC_OS;
@@ -233,7 +283,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     method = !rg->gptq ? "rtn" : failed ? "rtn-fallback" : "gptq";
     damp = rg->gptq ? g->f.damp : 0;
     if ((rc = round_task(g, &w, rg->gptq && !failed, &job)) == RC_OK &&
-        (rc = publish(g, t, &w, &job, damp, method)) == RC_OK) {
+        (rc = publish(g, t, path, &w, &job, damp, method)) == RC_OK) {
         report(g, t, &job, damp, run_clock() - start, method);
         if (failed)
             rc = err_set(RC_NUMERIC, "rounded plainly: its Hessian is not positive definite");
@@ -254,7 +304,7 @@ mine(const struct gptq *g, const struct task *t)
 static int
 try_task(struct gptq *g, const struct task *t, const char *path)
 {
-    int rc = gptq_task(g, t, path);
+    int rc = plan_task_cache(t) ? cache_task(g, t, path) : gptq_task(g, t, path);
 
     g->seen[t - g->run.plan.tasks] = true;
     if (rc != RC_OK)
@@ -262,7 +312,7 @@ try_task(struct gptq *g, const struct task *t, const char *path)
     return rc;
 }
 
-/* Modules that the recipe rounds plainly, by scales of theirs alone, need nothing but their weights. */
+/* Modules that the recipe rounds plainly, by scales of their weights alone, need nothing else. */
 static int
 plain_tasks(struct gptq *g)
 {
@@ -271,7 +321,7 @@ plain_tasks(struct gptq *g)
     for (int i = 0; i < g->run.plan.task_count && !stop_asked(); i++) {
         const struct task *t = &g->run.plan.tasks[i];
 
-        if (mine(g, t) && !recipe_needs_hessian(g->run.plan.recipe, t->group))
+        if (mine(g, t) && !plan_task_waits(&g->run.plan, t))
             worst = rc_worse(worst, try_task(g, t, NULL));
     }
     return worst;
@@ -329,7 +379,7 @@ left_tasks(struct gptq *g)
     for (int i = 0; i < p->task_count && !stop_asked(); i++) {
         const struct task *t = &p->tasks[i];
 
-        if (!mine(g, t) || !recipe_needs_hessian(p->recipe, t->group))
+        if (!mine(g, t) || !plan_task_waits(p, t))
             continue;
         if (plan_path(p, path, "hessian/%d/%s.safetensors", t->step, arch_point_name(t->point)) != RC_OK ||
             access(path, R_OK) != 0)
@@ -360,7 +410,7 @@ print_tasks(const struct gptq *g)
     for (int i = 0; i < g->run.plan.task_count; i++)
         if (mine(g, &g->run.plan.tasks[i]))
             (void)printf("%s\t%s\t%.3g\n", g->run.plan.tasks[i].name,
-                g->run.plan.recipe->groups[g->run.plan.tasks[i].group].scheme.name, g->run.plan.tasks[i].cost);
+                plan_task_scheme(&g->run.plan, &g->run.plan.tasks[i]), g->run.plan.tasks[i].cost);
 }
 
 /* Tasks that need no Hessian, those that stdin names, those whose Hessian lies in the work directory. */

@@ -78,6 +78,32 @@ begin(struct sums *s, const struct stream_frame *f)
     return RC_OK;
 }
 
+/* What the plan says that tasks of the point need. */
+static int
+open_point(struct sums *s, const struct stream_frame *f)
+{
+    bool cache = f->point == POINT_O && s->run.plan.recipe->has_cache;
+    int ranges = !plan_point_range(&s->run.plan, f->step, f->point) ? 0 : 1 + (cache ? 2 * s->run.arch.kv_heads : 0);
+
+    if (f->step != s->step)
+        return err_set(RC_DATA, "stream: input of step %d inside step %d", f->step, s->step);
+    if (s->open[f->point])
+        return RC_OK;
+    if (f->block != 0)
+        return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", f->step, f->block);
+    TRY(hess_init_parts(&s->h[f->point], arch_point_width(&s->run.arch, f->point),
+        plan_point_sum(&s->run.plan, f->step, f->point), ranges));
+    s->open[f->point] = true;
+    return RC_OK;
+}
+
+static int
+add_cache(struct sums *s, const struct stream_frame *f)
+{
+    TRY(open_point(s, f));
+    return hess_add_ranges(&s->h[f->point], f->x, f->rows);
+}
+
 /* The first block of the plan decides the grid, and it comes first. */
 static int
 add(struct sums *s, const struct stream_frame *f)
@@ -86,20 +112,13 @@ add(struct sums *s, const struct stream_frame *f)
     double start = run_clock();
     int rc;
 
-    if (f->step != s->step)
-        return err_set(RC_DATA, "stream: input of step %d inside step %d", f->step, s->step);
     if (f->cols != arch_point_width(&s->run.arch, f->point))
         return err_set(RC_DATA, "stream: inputs are [%d, %d], want [*, %d]", f->rows, f->cols,
             arch_point_width(&s->run.arch, f->point));
-    if (!s->open[f->point]) {
-        if (f->block != 0)
-            return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", f->step, f->block);
-        TRY(hess_init(h, f->cols));
-        s->open[f->point] = true;
-        if ((rc = hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows)) != RC_OK)
-            return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
-    }
-    TRY(hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences));
+    TRY(open_point(s, f));
+    rc = h->sum != NULL && !h->has_grid ? hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows) : RC_OK;
+    if (rc != RC_OK || (rc = hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences)) != RC_OK)
+        return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
     s->seconds += run_clock() - start;
     return RC_OK;
 }
@@ -110,7 +129,7 @@ announce(const struct sums *s, int point, const char *path)
     const struct plan *p = &s->run.plan;
 
     for (int i = p->steps[s->step].first_task; i < p->steps[s->step].end_task; i++)
-        if ((int)p->tasks[i].point == point && recipe_needs_hessian(p->recipe, p->tasks[i].group) &&
+        if ((int)p->tasks[i].point == point && plan_task_waits(p, &p->tasks[i]) &&
             (cfg.again || !plan_task_done(p, &p->tasks[i])))
             (void)printf("%s\t%s\n", p->tasks[i].name, path);
     return msg_flush_stdout();
@@ -185,7 +204,7 @@ sum_stream(struct sums *s, bool *told)
                 drop_step(s, last);
             last = f.step;
         } else {
-            rc = f.kind == STREAM_INPUT ? add(s, &f) : end(s);
+            rc = f.kind == STREAM_INPUT ? add(s, &f) : f.kind == STREAM_CACHE ? add_cache(s, &f) : end(s);
         }
         stream_done(&f);
         if (rc != RC_OK)

@@ -57,8 +57,13 @@ print_plan(const struct shard *s)
         (void)printf("%s\t[%d, %d]\t%s\n", m->name, m->rows, m->cols,
             m->group >= 0 ? s->plan.recipe->groups[m->group].scheme.name : m->why);
     }
-    for (int i = 0; i < s->plan.task_count; i++)
-        total += s->plan.tasks[i].cost;
+    for (int i = 0; i < s->plan.task_count; i++) {
+        const struct task *t = &s->plan.tasks[i];
+
+        if (plan_task_cache(t))
+            (void)printf("%s\t[%d, %d]\t%s\n", t->module, t->rows, t->cols, plan_task_scheme(&s->plan, t));
+        total += t->cost;
+    }
     (void)printf("# %d modules, %d tasks in %d steps, %.3g multiply-adds to compress\n", s->module_count,
         s->plan.task_count, s->plan.step_count, total);
 }

@@ -325,6 +325,5 @@ const struct backend backend_ref = {
     .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .matmul = ref_matmul,
     .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .add = ref_add,
     .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
-    .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
     .syrk = ref_syrk, .colsq = ref_colsq, .scales = ref_scales, .factor = ref_factor, .gptq = ref_gptq,
 };

@@ -47,7 +47,7 @@ fill(struct set *s, double spread)
 static void
 sum_of(struct set *s, struct hess *h, const int *order, int first, int end, const struct hess *grid)
 {
-    assert_int_equal(hess_init(h, N), RC_OK);
+    assert_int_equal(hess_init_parts(h, N, true, 1), RC_OK);
     if (grid != NULL) {
         memcpy(h->grid, grid->grid, N * sizeof(*h->grid));
         h->has_grid = true;
@@ -75,6 +75,9 @@ same(const struct hess *a, const struct hess *b)
     assert_memory_equal(a->sum, b->sum, (size_t)N * (N + 1) / 2 * sizeof(double));
     assert_memory_equal(a->grid, b->grid, N * sizeof(*a->grid));
     assert_true(a->rows == b->rows && a->sequences == b->sequences);
+    assert_int_equal(a->ranges, b->ranges);
+    if (a->ranges > 0)
+        assert_memory_equal(a->range, b->range, (size_t)a->ranges * 2 * sizeof(*a->range));
 }
 
 static void
@@ -111,16 +114,70 @@ test_partitions(void **state)
         assert_int_equal(hess_merge(&parts[2], &parts[0]), RC_OK);
         assert_int_equal(hess_merge(&parts[2], &parts[1]), RC_OK);
         same(&whole, &parts[2]);
-        assert_int_equal(hess_publish(&whole, "/tmp/llmc-hess.safetensors", true, NULL, 0), RC_OK);
-        assert_int_equal(hess_read(&back, "/tmp/llmc-hess.safetensors", &st), RC_OK);
+        assert_int_equal(hess_publish(&whole, "whole.safetensors", true, NULL, 0), RC_OK);
+        assert_int_equal(hess_read(&back, "whole.safetensors", &st), RC_OK);
         same(&whole, &back);
         st_close(&st);
-        (void)unlink("/tmp/llmc-hess.safetensors");
+        (void)unlink("whole.safetensors");
         hess_free(&back);
         hess_free(&whole);
         for (int i = 0; i < 3; i++)
             hess_free(&parts[i]);
     }
+    s.bk->close(s.dev);
+}
+
+/* Extremes of all blocks, whoever saw them; the last block's alone would be wrong. */
+static void
+test_ranges(void **state)
+{
+    static struct set s;
+    float lo = 0, hi = 0, heads[4] = { 1, 0, 0.5f, 2 }, more[4] = { 0, 3, 0.25f, 2.5f };
+    struct hess h[2], back, all;
+    struct st_file st;
+
+    (void)state;
+    open_set(&s);
+    fill(&s, 1);
+    for (int b = 0; b < BLOCKS; b++)
+        for (int i = 0; i < s.rows[b] * N; i++) {
+            float v = bf16_to_f32(s.x[b][i]);
+
+            lo = v < lo ? v : lo;
+            hi = v > hi ? v : hi;
+        }
+    for (int i = 0; i < 2; i++) { /* without sums, and so without a grid */
+        assert_int_equal(hess_init_parts(&h[i], N, false, 3), RC_OK);
+        for (int b = i; b < BLOCKS; b += 2)
+            assert_int_equal(hess_add(&h[i], s.bk, s.dev, s.x[b], DT_BF16, s.rows[b], 1), RC_OK);
+        assert_int_equal(hess_add_ranges(&h[i], i == 0 ? heads : more, 2), RC_OK);
+        assert_int_equal(hess_add_ranges(&h[i], heads, 1), RC_DATA);
+    }
+    assert_true(h[0].range[0] != -lo || h[0].range[1] != hi || h[1].range[0] != -lo || h[1].range[1] != hi);
+    assert_int_equal(hess_merge(&h[0], &h[1]), RC_OK);
+    assert_int_equal(hess_check(&h[0]), RC_OK);
+    assert_true(h[0].range[0] == -lo && h[0].range[1] == hi);
+    assert_memory_equal(h[0].range + 2, ((float[]){ 1, 3, 0.5f, 2.5f }), 4 * sizeof(float));
+    assert_int_equal(hess_publish(&h[0], "ranges.safetensors", false, NULL, 0), RC_OK);
+    assert_int_equal(hess_read(&back, "ranges.safetensors", &st), RC_OK);
+    assert_true(back.sum == NULL && back.n == N && back.ranges == 3 && back.rows == h[0].rows &&
+        back.sequences == BLOCKS);
+    assert_memory_equal(back.range, h[0].range, 6 * sizeof(float));
+    st_close(&st);
+    hess_free(&back);
+    sum_of(&s, &all, (const int[]){ 0, 1, 2, 3, 4, 5, 6 }, 0, BLOCKS, NULL);
+    assert_true(all.range[0] == -lo && all.range[1] == hi);
+    assert_int_equal(hess_merge(&all, &h[0]), RC_DATA); /* other parts */
+    assert_int_equal(hess_publish(&all, "ranges.safetensors", false, NULL, 0), RC_OK);
+    assert_int_equal(hess_read_ranges(&back, "ranges.safetensors", &st), RC_OK);
+    assert_true(back.sum == NULL && back.ranges == 1 && back.range[0] == -lo && back.range[1] == hi);
+    st_close(&st);
+    hess_free(&back);
+    s.x[0][5] = 0x7fc0; /* NaN */
+    assert_int_equal(hess_add(&h[1], s.bk, s.dev, s.x[0], DT_BF16, s.rows[0], 1), RC_NUMERIC);
+    for (int i = 0; i < 2; i++)
+        hess_free(&h[i]);
+    hess_free(&all);
     s.bk->close(s.dev);
 }
 
@@ -208,8 +265,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_partitions), cmocka_unit_test(test_accuracy), cmocka_unit_test(test_overflow),
-        cmocka_unit_test(test_merge),
+        cmocka_unit_test(test_merge), cmocka_unit_test(test_ranges),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, unit_begin, unit_end);
 }

@@ -552,8 +552,15 @@ test_unused(void **state)
     finds(r, "m.q_proj", "Linear", 0, "");
     check_says(r, "ignore entry \"lm_head\" matches no module");
 
-    check_says(read_file("cache.yaml"), "t/data/recipes/cache.yaml: QuantizationModifier: "
-        "kv_cache_scheme is not supported");
+    r = read_file("cache.yaml");
+    assert_int_equal(recipe_check_used(r), RC_OK);
+    recipe_free(r);
+    check_says(read_args("QuantizationModifier", "scheme: FP8, input_observer: mse"),
+        "r.yaml: group_0: observer \"mse\" of inputs is not supported; there is static_minmax, and minmax and "
+        "memoryless_minmax, which are done alike");
+    check_says(read_args("QuantizationModifier", "config_groups: {g: {targets: Linear, weights: {}, "
+        "input_activations: {strategy: group, group_size: 32}}}"),
+        "r.yaml: g: static scales of inputs are not supported but for strategy tensor");
     check_says(read_file("observers.yaml"), "t/data/recipes/observers.yaml: group_0: "
         "observer_kwargs of inputs are not supported");
     check_says(read_args("GPTQModifier", "config_groups: {g: {targets: Linear, weights: {observer: "
@@ -752,6 +759,8 @@ test_refused_stages(void **state)
         "bypass_divisibility_checks differs from the modifier before");
 }
 
+#define NO_CACHE "kv_cache_scheme: not supported but for 8-bit floats, not dynamic, strategy tensor or attn_head"
+
 static void
 test_refused_args(void **state)
 {
@@ -797,6 +806,16 @@ test_refused_args(void **state)
         { "scheme: W4A16, kv_cache_scheme: {num_bits: 9}", "kv_cache_scheme: inputs: num_bits is 9, want 1 to 8" },
         { "scheme: W4A16, kv_cache_scheme: {bits: 8}", "kv_cache_scheme: bits: unknown key" },
         { "scheme: W4A16, kv_cache_scheme: 8", "kv_cache_scheme is not a mapping" },
+        { "scheme: W4A16, kv_cache_scheme: {num_bits: 8, type: int}", NO_CACHE },
+        { "scheme: W4A16, kv_cache_scheme: {num_bits: 4, type: float}", NO_CACHE },
+        { "scheme: W4A16, kv_cache_scheme: {type: float, strategy: token, dynamic: true}", NO_CACHE },
+        { "scheme: W4A16, kv_cache_scheme: {type: float, strategy: group, group_size: 16}", NO_CACHE },
+        { "scheme: W4A16, kv_cache_scheme: {type: float, symmetric: false}",
+            "kv_cache_scheme: inputs: float numbers must be symmetric" },
+        { "scheme: W4A16, kv_cache_scheme: {type: float, observer: mse}", "kv_cache_scheme: observer \"mse\" is not "
+            "supported; there is static_minmax, and minmax and memoryless_minmax, which are done alike" },
+        { "scheme: W4A16, kv_cache_scheme: {type: float, observer_kwargs: {averaging_constant: 0.1}}",
+            "kv_cache_scheme: observer_kwargs are not supported" },
         { "scheme: W4A16, config_groups: 1", "config_groups is not a mapping" },
         { "scheme: W4A16, smoothing_strength: 0.8", "unknown argument smoothing_strength" },
     };
@@ -809,6 +828,43 @@ test_refused_args(void **state)
     refuses_args("QuantizationModifier", "scheme: W4A16, actorder: null", "unknown argument actorder");
     refuses_args("GPTQModifier", "scheme: W4A16, observer: {weights: mse}, input_observer: mse",
         "observer excludes weight_observer, input_observer and output_observer");
+}
+
+/* Of all modifiers there is one; it survives the plan and config.json. */
+static void
+test_cache(void **state)
+{
+    static const char two[] = "a_stage:\n  b_modifiers:\n"
+        "    QuantizationModifier: {kv_cache_scheme: {num_bits: 8, type: float, strategy: attn_head}}\n"
+        "    GPTQModifier: {scheme: W4A16, kv_cache_scheme: {num_bits: 8, type: float%s}}\n";
+    struct recipe *r = read_file("cache.yaml"), *back;
+    char text[512];
+    json_t *j;
+
+    (void)state;
+    assert_true(r->has_cache && r->group_count == 0);
+    assert_int_equal(r->cache.strategy, ARGS_TENSOR);
+    assert_true(r->cache.type == QTYPE_FLOAT && r->cache.bits == 8);
+    assert_int_equal(recipe_json(r, &j), RC_OK);
+    assert_int_equal(recipe_from_json(&back, j), RC_OK);
+    assert_true(back->has_cache && back->group_count == 0);
+    assert_memory_equal(&r->cache, &back->cache, sizeof(r->cache));
+    json_decref(j);
+    recipe_free(back);
+    recipe_observer_done(&r->cache);
+    assert_string_equal(r->cache.observer, "static_minmax");
+    j = json_pack("{s:{}, s:[], s:o}", "config_groups", "ignore", "kv_cache_scheme", scheme_args_json(&r->cache));
+    assert_int_equal(recipe_from_config(&back, j), RC_OK);
+    assert_true(back->has_cache && back->cache.strategy == ARGS_TENSOR);
+    json_decref(j);
+    recipe_free(back);
+    recipe_free(r);
+    snprintf(text, sizeof(text), two, ", strategy: attn_head");
+    r = read_text(text);
+    assert_true(r->has_cache && r->cache.strategy == ARGS_ATTN_HEAD && r->group_count == 1);
+    recipe_free(r);
+    snprintf(text, sizeof(text), two, "");
+    refuses(text, "r.yaml: line 4: GPTQModifier: kv_cache_scheme differs from that of the modifier before");
 }
 
 static void
@@ -868,7 +924,7 @@ main(void)
         cmocka_unit_test(test_precedence), cmocka_unit_test(test_unused), cmocka_unit_test(test_modifiers),
         cmocka_unit_test(test_actorder), cmocka_unit_test(test_observers), cmocka_unit_test(test_values),
         cmocka_unit_test(test_refused_modifiers), cmocka_unit_test(test_refused_stages),
-        cmocka_unit_test(test_refused_args), cmocka_unit_test(test_refused_groups),
+        cmocka_unit_test(test_refused_args), cmocka_unit_test(test_refused_groups), cmocka_unit_test(test_cache),
     };
 
     return cmocka_run_group_tests_name("recipe", tests, NULL, NULL);
