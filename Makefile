@@ -12,9 +12,9 @@ B       := build/san
 SANFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 endif
 ALLC    = $(STD) $(WARN) $(SANFLAGS) $(CFLAGS)
-LIBS    = -ljansson -larchive -lyaml -lpcre2-8 -lutf8proc -lcrypto -lopenblas -ldnnl -lgomp -lm -lpthread
+LIBS    = -ljansson -larchive -lyaml -lpcre2-8 -lutf8proc -lz -lcrypto -lopenblas -ldnnl -lgomp -lm -lpthread
 
-DEPS    = gcc libc6-dev libjansson-dev libarchive-dev libyaml-dev libpcre2-dev libutf8proc-dev libssl-dev \
+DEPS    = gcc libc6-dev libjansson-dev libarchive-dev libyaml-dev libpcre2-dev libutf8proc-dev zlib1g-dev libssl-dev \
           libopenblas-dev libdnnl-dev libcmocka-dev perl gzip xz-utils zstd
 DEPS_LINT = clang mandoc
 

@@ -166,6 +166,32 @@ st_open_header(struct st_file *st, const char *path)
     return open_path(st, path, false);
 }
 
+int
+st_read_mem(struct st_file *st, const char *path, const void *data, size_t bytes)
+{
+    const char *s = data;
+    uint64_t n = 0;
+    int rc = RC_OK;
+
+    *st = (struct st_file){ 0 };
+    if ((st->path = mem_strdup(path)) == NULL)
+        return RC_OS;
+    if (bytes < 8)
+        rc = err_set(RC_DATA, "%s: %zu bytes are too short for a safetensors file", path, bytes);
+    if (rc == RC_OK && (rc = check_length(path, data, &n)) == RC_OK && n > bytes - 8)
+        rc = err_set(RC_DATA, "%s: header of %llu bytes does not fit in file of %zu", path, (unsigned long long)n,
+            bytes);
+    st->header_bytes = 8 + n;
+    if (rc == RC_OK && (rc = sthead_parse(st, s + 8, n)) == RC_OK && st->data_bytes != bytes - st->header_bytes)
+        rc = err_set(RC_DATA, "%s: tensors end at byte %llu of data, file has %llu", path,
+            (unsigned long long)st->data_bytes, (unsigned long long)(bytes - st->header_bytes));
+    if (rc == RC_OK && (rc = sort_names(st)) == RC_OK)
+        bind_data(st, s + st->header_bytes);
+    if (rc != RC_OK)
+        st_close(st);
+    return rc;
+}
+
 void
 st_close(struct st_file *st)
 {

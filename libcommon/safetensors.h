@@ -39,6 +39,8 @@ struct st_file {
 int  st_open(struct st_file *st, const char *path);
 /* The header alone, for plans: data pointers are NULL, shapes and bytes are checked against the file size. */
 int  st_open_header(struct st_file *st, const char *path);
+/* A whole file in memory that outlives st; path is for messages. */
+int  st_read_mem(struct st_file *st, const char *path, const void *data, size_t bytes);
 void st_close(struct st_file *st);
 
 const struct tensor *st_find(const struct st_file *st, const char *name); /* NULL: absent */

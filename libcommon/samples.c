@@ -33,9 +33,12 @@ struct source {
     struct text             *text;
     struct tok              *tok; /* opened for the first sample that is text */
     struct tok_ids           ids;
+    struct tok_ids           pending; /* of a stream, less than a sample */
+    int                      stream;  /* where pending is from */
     const struct shard_opts *o;
     const char              *model_dir;
     int                      vocab;
+    int64_t                  shorter, dropped; /* rows, tokens */
 };
 
 static int
@@ -51,29 +54,83 @@ tokenise(struct source *src, const struct text_sample *in)
         mem_free(path);
     }
     src->ids.count = 0;
-    return rc != RC_OK ? rc : tok_encode(src->tok, in->text, in->len, true, &src->ids);
+    return rc != RC_OK ? rc : tok_encode(src->tok, in->text, in->len, src->o->special, &src->ids);
+}
+
+static int
+add_pending(struct source *src, const int32_t *ids, size_t n)
+{
+    int32_t *v = mem_grow(src->pending.v, &src->pending.cap, src->pending.count + n, sizeof(*v));
+
+    if (v == NULL)
+        return RC_OS;
+    src->pending.v = v;
+    if (n > 0)
+        memcpy(v + src->pending.count, ids, n * sizeof(*ids));
+    src->pending.count += n;
+    return RC_OK;
+}
+
+/* Whole samples out of what is pending. */
+static int
+cut_pending(struct samples *s, struct source *src)
+{
+    size_t length = (size_t)src->o->length, at = 0;
+
+    for (; src->pending.count - at >= length && s->samples < src->o->samples; at += length)
+        TRY(add_sample(s, src->pending.v + at, length));
+    src->pending.count -= at;
+    if (at > 0)
+        memmove(src->pending.v, src->pending.v + at, src->pending.count * sizeof(*src->pending.v));
+    return RC_OK;
 }
 
 static int
 take(struct samples *s, struct source *src, const struct text_sample *in)
 {
     const int32_t *ids = in->ids;
-    size_t n = in->count, length = (size_t)src->o->length;
-    bool stream = !in->has_ids && !text_is_lines(src->text);
+    size_t n = in->count, length = (size_t)src->o->length, min = (size_t)src->o->min_length;
 
-    if (!in->has_ids) {
+    if (in->kind == TEXT_CHAT)
+        return err_set(RC_DATA, "%s: line %d: conversations are not supported", text_name(src->text), in->line);
+    if (in->kind == TEXT_PLAIN) {
         TRY(tokenise(src, in));
         ids = src->ids.v;
         n = src->ids.count;
     }
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= src->vocab)
-            return err_set(RC_DATA, "%s: line %d: token id %d is outside the vocabulary of %d", src->o->data, in->line,
-                (int)ids[i], src->vocab);
-    if (!stream)
-        return n == 0 ? RC_OK : add_sample(s, ids, n < length ? n : length);
-    for (size_t at = 0; at + length <= n && s->samples < src->o->samples; at += length)
-        TRY(add_sample(s, ids + at, length));
+            return err_set(RC_DATA, "%s: line %d: token id %d is outside the vocabulary of %d", text_name(src->text),
+                in->line, (int)ids[i], src->vocab);
+    if (!in->stream && n < min) {
+        src->shorter++;
+        return RC_OK;
+    }
+    if (!in->stream && !src->o->pack)
+        return add_sample(s, ids, n < length ? n : length);
+    if (!src->o->pack && src->stream != in->source) {
+        src->dropped += (int64_t)src->pending.count;
+        src->pending.count = 0;
+    }
+    src->stream = in->source;
+    TRY(add_pending(src, ids, n));
+    return cut_pending(s, src);
+}
+
+/* What the options left out, which nobody would see otherwise. */
+static int
+tell(const struct samples *s, struct source *src)
+{
+    const struct shard_opts *o = src->o;
+
+    src->dropped += (int64_t)src->pending.count;
+    if (s->samples == 0 && src->dropped > 0)
+        return err_set(RC_DATA, "%s: no samples: %lld tokens are less than the %d of a sample", o->data,
+            (long long)src->dropped, o->length);
+    if (s->samples == 0)
+        return err_set(RC_DATA, "%s: no samples", o->data);
+    if (src->shorter > 0 && o->min_length > 1)
+        msg_info(o->data, "%lld samples of less than %d tokens left out", (long long)src->shorter, o->min_length);
     return RC_OK;
 }
 
@@ -81,18 +138,19 @@ int
 samples_read(struct samples *s, const char *model_dir, const struct shard_opts *o, int vocab)
 {
     struct source src = { .o = o, .model_dir = model_dir, .vocab = vocab };
+    const struct text_opts text = { .columns = o->columns, .keep_padding = o->count_padding };
     struct text_sample in;
     int rc;
 
-    TRY(text_open(&src.text, o->data));
+    TRY(text_open(&src.text, o->data, &text));
+    rc = RC_OK;
     while (s->samples < o->samples && (rc = text_next(src.text, &in)) == RC_OK)
         if ((rc = take(s, &src, &in)) != RC_OK)
             break;
-    if (rc == RC_RETRY)
-        rc = RC_OK;
-    if (rc == RC_OK && s->samples == 0)
-        rc = err_set(RC_DATA, "%s: no samples", o->data);
+    if (rc == RC_RETRY || rc == RC_OK)
+        rc = tell(s, &src);
     tok_ids_free(&src.ids);
+    tok_ids_free(&src.pending);
     tok_close(src.tok);
     text_close(src.text);
     return rc;

@@ -8,11 +8,13 @@
 #define LLMC_SHARD_H
 
 #include "plan.h"
+#include "tok.h"
 
 struct shard_opts {
-    const char     *model, *scheme, *recipe, *observer, *data;
-    int             group, samples, length, block_tokens, ranks;
-    bool            gptq;
+    const char     *model, *scheme, *recipe, *observer, *data, *columns; /* columns: see text.h */
+    int             group, samples, length, min_length, block_tokens, ranks;
+    bool            gptq, pack, count_padding;
+    enum tok_special special;
     enum sequential sequential;
 };
 

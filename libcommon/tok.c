@@ -480,22 +480,42 @@ check_utf8(const char *text, size_t len)
     return RC_OK;
 }
 
+/* ids from `from` on are what was added, the text's own [text, end), and what was added: the latter goes where the text
+ * has it itself. */
+static void
+drop_doubled(struct tok_ids *ids, size_t from, size_t text, size_t end, const struct tok *t)
+{
+    size_t before = (size_t)t->before_count, after = (size_t)t->after_count;
+
+    if (after > 0 && end - text >= after && memcmp(ids->v + end - after, t->after, after * sizeof(*ids->v)) == 0)
+        ids->count -= after;
+    if (before > 0 && end - text >= before && memcmp(ids->v + text, t->before, before * sizeof(*ids->v)) == 0) {
+        memmove(ids->v + from, ids->v + text, (ids->count - text) * sizeof(*ids->v));
+        ids->count -= before;
+    }
+}
+
 int
-tok_encode(const struct tok *tok, const char *text, size_t len, bool special, struct tok_ids *ids)
+tok_encode(const struct tok *tok, const char *text, size_t len, enum tok_special special, struct tok_ids *ids)
 {
     struct tok *t = (struct tok *)(uintptr_t)tok; /* scratch is not part of its value */
+    size_t from = ids->count, start, end;
     struct scratch *s;
     int rc = RC_OK;
 
     TRY(check_utf8(text, len));
     if ((s = scratch_take(t)) == NULL)
         return RC_OS;
-    if (special)
+    if (special != TOK_BARE)
         rc = bpe_add_ids(ids, t->before, (size_t)t->before_count);
+    start = ids->count;
     if (rc == RC_OK)
         rc = encode(t, s, text, len, ids);
-    if (rc == RC_OK && special)
+    end = ids->count;
+    if (rc == RC_OK && special != TOK_BARE)
         rc = bpe_add_ids(ids, t->after, (size_t)t->after_count);
+    if (rc == RC_OK && special == TOK_SPECIAL_ONCE)
+        drop_doubled(ids, from, start, end, t);
     scratch_return(t, s);
     return rc;
 }

@@ -11,6 +11,10 @@
 
 struct tok;
 
+/* What the post-processor adds before and after a text (usually a token that begins it). ONCE leaves out what the text
+ * begins or ends with already, as text does that a chat template has rendered. */
+enum tok_special { TOK_BARE, TOK_SPECIAL, TOK_SPECIAL_ONCE };
+
 /* Zero-initialise; encoding appends. */
 struct tok_ids {
     int32_t *v;
@@ -19,8 +23,8 @@ struct tok_ids {
 
 int  tok_open(struct tok **out, const char *path); /* RC_NOINPUT, RC_DATA "PATH: normalizer \"X\" is not supported" */
 void tok_close(struct tok *t); /* NULL is fine */
-/* text is UTF-8, else RC_DATA. special: with what the post-processor adds. */
-int  tok_encode(const struct tok *t, const char *text, size_t len, bool special, struct tok_ids *ids);
+int  tok_encode(const struct tok *t, const char *text, size_t len, enum tok_special special,
+    struct tok_ids *ids); /* text is UTF-8, else RC_DATA */
 void tok_ids_free(struct tok_ids *ids);
 int  tok_vocab(const struct tok *t);                 /* largest id + 1 */
 int  tok_id(const struct tok *t, const char *token); /* -1: absent */

@@ -121,7 +121,7 @@ ok 'and llmc takes every option of the page' '
     done
 '
 ok 'its synopsis has the options of its usage' '
-    llmc --help | sed "/^\$/q" | grep -oE "(^|[^A-Za-z-])--?[a-zA-Z]+" | grep -oE "\-+[a-zA-Z]+" | sort -u >want
+    llmc --help | sed "/^\$/q" | grep -oE "(^|[^A-Za-z-])--?[a-zA-Z-]+" | grep -oE "\-+[a-zA-Z-]+" | sort -u >want
     synopsis llmc.1 | sort -u >got
     diff -u want got
 '

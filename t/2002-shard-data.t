@@ -11,7 +11,7 @@ fails 64 'a recipe of GPTQ wants data' "$shard 2>err"
 ok 'and says so' 'oneline err && clean w'
 refused 66 'absent data' 'nowhere' "$shard -d nowhere"
 mkdir dir
-refused 74 'a directory' 'dir: is a directory' "$shard -d dir"
+refused 65 'a directory without files' 'dir: no files' "$shard -d dir"
 : >none
 refused 65 'an empty file' 'none: no samples' "$shard -d none"
 printf '\n \n\t\n' >none
@@ -98,6 +98,63 @@ ok 'same data, compressed or with blank lines, same fingerprint' "
         cmp a/tokens/0.safetensors \$w/tokens/0.safetensors
     done
 "
+# --- files, tars, directories, token files; packing, lengths, padding ---
+
+mkdir parts
+sed -n 1,2p ids >parts/1.jsonl
+sed -n 3,6p ids | gzip >parts/2.jsonl.gz
+tar cf parts.tar parts/1.jsonl parts/2.jsonl.gz
+tar cf whole.tar ids
+zstd -q whole.tar
+ok 'a directory, its files compressed or not, and a compressed tar' "
+    rm -rf w
+    $shard -d ids
+    cut -f 1-4 w/blocks.tsv >want
+    for d in parts parts.tar whole.tar.zst; do
+        rm -r w
+        $shard -d \$d
+        cut -f 1-4 w/blocks.tsv | cmp want -
+    done
+"
+ok 'the tokens of a work directory are data again' "
+    rm -r w
+    $shard -d ids --block-tokens 4096
+    cut -f 1-4 w/blocks.tsv >want
+    cp w/tokens/0.safetensors again.safetensors
+    rm -r w
+    $shard -d again.safetensors --block-tokens 4096
+    cut -f 1-4 w/blocks.tsv | cmp want -
+"
+ok 'packed: all joined, cut to the length, the rest dropped' "
+    rm -r w
+    $shard -d ids --pack -l 50
+    [ \"\$(blocks w)\" = '3 150,' ]
+    perl -ne 'push @i, /[0-9]+/g; END { print pack \"l<*\", @i[0 .. 149] }' ids >want
+    tail -c 612 w/tokens/0.safetensors | head -c 600 | cmp want -
+"
+printf '{"input_ids": [1, 2, 3]}\n{"input_ids": [4]}\n{"input_ids": []}\n{"input_ids": [5, 6]}\n' >short
+ok 'short samples are left out, and it is told' "
+    rm -r w
+    $shard -d short --min-length 2 2>err
+    [ \"\$(blocks w)\" = '2 5,' ]
+    grep -q 'short: 2 samples of less than 2 tokens left out' err
+"
+rm -rf w
+refused 64 'a least length above the length' 'min-length is more' "$shard -d short --min-length 9 -l 8"
+refused 65 'a stream that fills no sample' 'short: no samples: 6 tokens are less than the 7 ' "$shard -d short --pack -l 7"
+printf '{"input_ids": [7, 8, 0], "attention_mask": [1, 1, 0]}\n' >padded
+ok 'padding is taken away, or counted' "
+    $shard -d padded
+    [ \"\$(blocks w)\" = '1 2,' ]
+    rm -r w
+    $shard -d padded --count-padding
+    [ \"\$(blocks w)\" = '1 3,' ]
+    rm -r w
+"
+printf '{"prompt": "x", "answer": "Hello there."}\n' >named
+refused 65 'columns that are not there' 'named: line 1: no "reply"' "$shard -d named --columns reply"
+ok 'columns by name' "$shard -d named --columns answer; [ \"\$(blocks w | cut -c 1,2)\" = '1 ' ]; rm -r w"
+
 ok '--plan reads no data and writes nothing' "
     $shard --plan >plan
     [ ! -e w ]

@@ -96,10 +96,15 @@ read_documents(struct eval *e, struct buf *all)
     bool first = true;
     int rc;
 
-    TRY(text_open(&t, cfg.data));
+    TRY(text_open(&t, cfg.data, &(struct text_opts){ 0 }));
     unescape(&join, cfg.join);
     while ((rc = text_next(t, &s)) == RC_OK) {
-        if (s.has_ids) {
+        if (s.kind == TEXT_CHAT) {
+            rc = err_set(RC_DATA, "%s: line %d: conversations are not scored, only text and input_ids", text_name(t),
+                s.line);
+            break;
+        }
+        if (s.kind == TEXT_IDS) {
             if ((rc = add_ids(e, s.ids, s.count)) != RC_OK)
                 break;
             continue;

@@ -13,13 +13,14 @@
 #include <unistd.h>
 
 static const char *const algos[] = { "gptq", "rtn", NULL };
+static const char *const specials[] = { "never", "always", "once", NULL }; /* in the order of enum tok_special */
 
 static struct {
     struct shard_opts o;
-    const char *dir, *algo, *sequential;
+    const char *dir, *algo, *sequential, *special;
     bool        plan_only, quiet;
-} cfg = { .o = { .samples = 512, .length = 2048, .block_tokens = 2048, .ranks = 1 }, .dir = ".", .algo = "gptq",
-    .sequential = "input" };
+} cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1 }, .dir = ".", .algo = "gptq",
+    .sequential = "input", .special = "once" };
 
 static const struct opt options[] = {
     OPT_STR('C', "workdir", &cfg.dir, "dir", "work directory to make (default: the current one)"),
@@ -29,9 +30,14 @@ static const struct opt options[] = {
     OPT_INT('g', "group", &cfg.o.group, -1, 1 << 20, "n", "columns that share a scale; -1: the whole row"),
     OPT_CHOICE('a', "algorithm", &cfg.algo, algos, "name", "with -s: gptq, or rtn for plain rounding"),
     OPT_STR(0, "observer", &cfg.o.observer, "name", "with -s: choice of scales (default: imatrix_mse; of rtn: minmax)"),
-    OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text or JSON lines, also compressed"),
+    OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text, JSON lines, token ids; a file, tar or directory"),
     OPT_INT('n', "samples", &cfg.o.samples, 1, 1 << 30, "n", "calibration samples, the first so many"),
     OPT_INT('l', "length", &cfg.o.length, 1, 1 << 24, "n", "tokens of a sample at most"),
+    OPT_INT(0, "min-length", &cfg.o.min_length, 1, 1 << 24, "n", "leave shorter samples out"),
+    OPT_FLAG(0, "pack", &cfg.o.pack, "join samples and cut them to full length"),
+    OPT_STR(0, "columns", &cfg.o.columns, "names", "of JSON lines: text, ids, messages, or \"prompt,response\""),
+    OPT_CHOICE(0, "special", &cfg.special, specials, "when", "special tokens around a text: once, always, never"),
+    OPT_FLAG(0, "count-padding", &cfg.o.count_padding, "use tokens that an attention mask excludes"),
     OPT_CHOICE(0, "sequential", &cfg.sequential, sequential_names, "mode", "input, layer or none"),
     OPT_INT(0, "block-tokens", &cfg.o.block_tokens, 1, 1 << 24, "n", "tokens that are summed together"),
     OPT_INT(0, "ranks", &cfg.o.ranks, 1, 1 << 20, "n", "ranks that will share the work"),
@@ -78,6 +84,11 @@ main(int argc, char *argv[])
     msg_quiet(cfg.quiet);
     cfg.o.gptq = strcmp(cfg.algo, "gptq") == 0;
     cfg.o.sequential = sequential_find(cfg.sequential);
+    for (int i = 0; specials[i] != NULL; i++)
+        if (strcmp(specials[i], cfg.special) == 0)
+            cfg.o.special = (enum tok_special)i;
+    if (cfg.o.min_length > cfg.o.length)
+        die(RC_USAGE, "--min-length is more than -l");
     if (cfg.o.model == NULL)
         die(RC_USAGE, "no model: give one with -m");
     if ((cfg.o.scheme == NULL) == (cfg.o.recipe == NULL))

@@ -91,13 +91,18 @@ test_compressed(void **state)
 static void
 test_two_members(void **state)
 {
+    char out[64];
+    size_t total;
+
     (void)state;
     unit_text("a", "one ");
     unit_text("b", "two");
     compress("gzip", "a", "a.gz");
     compress("gzip", "b", "b.gz");
-    assert_int_equal(system("cat a.gz b.gz >ab.gz"), 0);
-    expect("ab.gz", "one two", 7);
+    assert_int_equal(system("cat a.gz b.gz >ab.gz && head -c 512 /dev/zero >>ab.gz && cat ab.gz a >tail.gz"), 0);
+    expect("ab.gz", "one two", 7); /* zeros fill a tape's block */
+    assert_int_equal(read_all("tail.gz", out, sizeof(out), 4096, &total), RC_DATA);
+    assert_says(err_text(), "tail.gz: cannot read: gzip: incorrect header check");
 }
 
 /* Text that libarchive could take for an encoding of its own. */
@@ -107,7 +112,7 @@ test_lookalikes(void **state)
     static const char *const texts[] = {
         "begin 644 x\n#86)C\n`\nend\n", "hello\nbegin 644 x\n#86)C\n`\nend\nworld\n",
         "begin-base64 644 x\nYWJj\n====\n",
-        "]\1\1\1", "BZ", "\x1f\x8b", "PK\3\4 no zip", "#mtree\nx type=file\n", "!<arch>\n", "070707",
+        "]\1\1\1", "BZ", "\x1f\x8b", "\x1f\x8bx", "PK\3\4 no zip", "#mtree\nx type=file\n", "!<arch>\n", "070707",
     };
 
     (void)state;
@@ -136,15 +141,79 @@ test_damaged(void **state)
             assert_int_equal(read_all("cut", out, N + 16, 4096, &total), RC_DATA);
             assert_says(err_text(), "cut: cannot read: ");
         }
-        if (strcmp(programs[i], "gzip") != 0) { /* libarchive leaves the checksum of gzip alone */
-            packed[bytes / 2] = (char)~packed[bytes / 2];
-            unit_write("flipped", packed, bytes);
-            assert_int_equal(read_all("flipped", out, N + 16, 4096, &total), RC_DATA);
-        }
+        packed[bytes / 2] = (char)~packed[bytes / 2];
+        unit_write("flipped", packed, bytes);
+        assert_int_equal(read_all("flipped", out, N + 16, 4096, &total), RC_DATA);
         free(packed);
     }
     free(out);
     free(data);
+}
+
+/* Stored, so that only the sum at the end tells; and the length after it. */
+static void
+test_gzip_sums(void **state)
+{
+    static const unsigned char gz[] = { 0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 4, 0, 0xfb, 0xff, 't', 'e', 'x', 't',
+        0xc7, 0xa7, 0x8b, 0x3b, 4, 0, 0, 0 }; /* python3: zlib.crc32(b"text") is 0x3b8ba7c7 */
+    unsigned char bad[sizeof(gz)];
+    char out[64];
+    size_t total;
+
+    (void)state;
+    memcpy(bad, gz, sizeof(gz));
+    unit_write("sound", bad, sizeof(bad));
+    expect("sound", "text", 4);
+    for (size_t at = 15; at < sizeof(gz); at++) {
+        bad[at] ^= 1;
+        unit_write("bad", bad, sizeof(bad));
+        assert_int_equal(read_all("bad", out, sizeof(out), 4096, &total), RC_DATA);
+        assert_says(err_text(), "bad: cannot read: gzip: incorrect ");
+        bad[at] ^= 1;
+    }
+    unit_write("bad", bad, 3);
+    assert_int_equal(read_all("bad", out, sizeof(out), 4096, &total), RC_DATA);
+    assert_says(err_text(), "bad: cannot read: gzip: unexpected end");
+}
+
+/* Regular files in the order of the tar; neither hidden ones nor what is no file. */
+static void
+test_tar(void **state)
+{
+    static const char *const names[] = { "a.tar(d/two)", "a.tar(one)", "a.tar(empty)" },
+        *const texts[] = { "second", "first", "" };
+    struct archive_in *a;
+    char out[16];
+    size_t got;
+
+    (void)state;
+    unit_text("one", "first");
+    unit_text("empty", "");
+    assert_int_equal(system("mkdir -p d e && printf second | gzip >d/two && printf hidden >d/.x && ln -sf two d/link && "
+        "tar cf a.tar d/two d/.x d/link e one empty && gzip -kf a.tar && zstd -qf a.tar && tar cf none.tar e"), 0);
+    for (int k = 0; k < 3; k++) {
+        assert_int_equal(archive_in_open(&a, k == 0 ? "a.tar" : k == 1 ? "a.tar.gz" : "a.tar.zst"), RC_OK);
+        for (size_t i = 0; i < COUNT(names); i++) {
+            if (k == 0)
+                assert_string_equal(archive_in_name(a), names[i]);
+            if (i != 1 || k != 1) { /* a member that is not read is passed over */
+                assert_int_equal(archive_in_read(a, out, sizeof(out), &got), RC_OK);
+                assert_int_equal(got, strlen(texts[i]));
+                assert_memory_equal(out, texts[i], got);
+            }
+            assert_int_equal(archive_in_next(a), i < 2 ? RC_OK : RC_RETRY);
+        }
+        assert_int_equal(archive_in_next(a), RC_RETRY);
+        archive_in_close(a);
+    }
+    assert_int_equal(system("head -c 20 d/two >d/cut && tar cf bad.tar d/cut one"), 0);
+    assert_int_equal(archive_in_open(&a, "bad.tar"), RC_DATA);
+    assert_string_equal(err_text(), "bad.tar(d/cut): cannot read: gzip: unexpected end");
+    assert_int_equal(archive_in_open(&a, "none.tar"), RC_OK);
+    assert_int_equal(archive_in_read(a, out, sizeof(out), &got), RC_OK);
+    assert_int_equal(got, 0);
+    assert_int_equal(archive_in_next(a), RC_RETRY);
+    archive_in_close(a);
 }
 
 static void
@@ -168,7 +237,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compressed), cmocka_unit_test(test_two_members), cmocka_unit_test(test_lookalikes),
-        cmocka_unit_test(test_damaged), cmocka_unit_test(test_absent),
+        cmocka_unit_test(test_damaged), cmocka_unit_test(test_gzip_sums), cmocka_unit_test(test_tar), cmocka_unit_test(test_absent),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);

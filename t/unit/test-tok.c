@@ -4,6 +4,7 @@
 #include "../../libcommon/msg.h"
 #include "../../libcommon/text.h"
 #include "../../libcommon/tok.h"
+#include "../../libcommon/tok_bpe.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,7 +24,8 @@ read_whole(struct buf *b, const char *path)
 
 /* One line of ids; returns the next line. */
 static const char *
-expect_ids(const struct tok *t, const char *text, size_t len, bool special, const char *want, const char *where)
+expect_ids(const struct tok *t, const char *text, size_t len, enum tok_special special, const char *want,
+    const char *where)
 {
     struct tok_ids ids = { 0 };
     char *end;
@@ -60,17 +62,17 @@ check_style(const char *name)
     (void)snprintf(path, sizeof(path), "t/data/tok/%s.ids", name);
     read_whole(&want, path);
     read_whole(&hard, "t/data/tok/hard.txt");
-    line = expect_ids(t, hard.s, hard.len, true, want.s, name);
+    line = expect_ids(t, hard.s, hard.len, TOK_SPECIAL, want.s, name);
     for (const char *c = hard.s, *end = hard.s + hard.len; c <= end;) {
         const char *nl = memchr(c, '\n', (size_t)(end - c));
         size_t len = nl != NULL ? (size_t)(nl - c) : (size_t)(end - c);
 
-        line = expect_ids(t, c, len, false, line, name);
+        line = expect_ids(t, c, len, TOK_BARE, line, name);
         c += len + 1;
     }
-    assert_int_equal(text_open(&text, "t/data/tok/hard-invalid.txt"), RC_OK);
+    assert_int_equal(text_open(&text, "t/data/tok/hard-invalid.txt", &(struct text_opts){ 0 }), RC_OK);
     assert_int_equal(text_next(text, &s), RC_OK);
-    line = expect_ids(t, s.text, s.len, false, line, name);
+    line = expect_ids(t, s.text, s.len, TOK_BARE, line, name);
     assert_int_equal(*line, '\0');
     text_close(text);
     tok_close(t);
@@ -303,6 +305,39 @@ test_numbers(void **state)
     tok_close(t);
 }
 
+/* A text that has what the template adds gets no second one, unless asked. */
+static void
+test_special(void **state)
+{
+    static const char json[] = "{" MODEL "},\"added_tokens\":[{\"id\":8,\"content\":\"<x>\",\"special\":true},"
+        "{\"id\":9,\"content\":\"<y>\",\"special\":true}],"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+        "{\"SpecialToken\":{\"id\":\"<x>\"}},{\"SpecialToken\":{\"id\":\"<x>\"}},{\"Sequence\":{\"id\":\"A\"}},"
+        "{\"SpecialToken\":{\"id\":\"<y>\"}}],\"special_tokens\":{\"<x>\":{\"ids\":[8]},\"<y>\":{\"ids\":[9]}}}}";
+    static const struct { const char *text; enum tok_special special; int ids[8], count; } cases[] = {
+        { "ab", TOK_BARE, { 2 }, 1 }, { "ab", TOK_SPECIAL, { 8, 8, 2, 9 }, 4 },
+        { "ab", TOK_SPECIAL_ONCE, { 8, 8, 2, 9 }, 4 }, { "<x><x>ab<y>", TOK_SPECIAL, { 8, 8, 8, 8, 2, 9, 9 }, 7 },
+        { "<x><x>ab<y>", TOK_SPECIAL_ONCE, { 8, 8, 2, 9 }, 4 },
+        { "<x>ab", TOK_SPECIAL_ONCE, { 8, 8, 8, 2, 9 }, 5 }, { "<x><x>", TOK_SPECIAL_ONCE, { 8, 8, 9 }, 3 },
+        { "ab<y>", TOK_SPECIAL_ONCE, { 8, 8, 2, 9 }, 4 }, { "", TOK_SPECIAL_ONCE, { 8, 8, 9 }, 3 },
+        { "<y>", TOK_SPECIAL_ONCE, { 8, 8, 9 }, 3 },
+    };
+    struct tok *t = open_text(json, RC_OK);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct tok_ids ids = { 0 };
+
+        assert_int_equal(bpe_add_ids(&ids, (const int32_t[]){ 8, 8 }, 2), RC_OK); /* what is there stays */
+        assert_int_equal(tok_encode(t, cases[i].text, strlen(cases[i].text), cases[i].special, &ids), RC_OK);
+        assert_int_equal(ids.count, 2 + cases[i].count);
+        for (int k = 0; k < cases[i].count; k++)
+            assert_int_equal(ids.v[2 + k], cases[i].ids[k]);
+        tok_ids_free(&ids);
+    }
+    tok_close(t);
+}
+
 static const struct { const char *regex, *why; } refused[] = {
     { "a&&b|[a&&b]", "an intersection at byte 8" }, { "[a[^b]]", "this class in a class" },
     { "[a-[b]]", "this class in a class" },
@@ -388,6 +423,7 @@ main(void)
         cmocka_unit_test(test_sentencepiece_style), cmocka_unit_test(test_splits),
         cmocka_unit_test(test_patterns), cmocka_unit_test(test_added), cmocka_unit_test(test_steps),
         cmocka_unit_test(test_long_match), cmocka_unit_test(test_refused), cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_special),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
