@@ -13,14 +13,14 @@
 #include <unistd.h>
 
 static const char *const algos[] = { "gptq", "rtn", NULL };
-static const char *const specials[] = { "never", "always", "once", NULL }; /* in the order of enum tok_special */
+static const char *const specials[] = { "never", "always", "once", NULL }; /* as enum tok_special */
 
 static struct {
     struct shard_opts o;
     const char *dir, *algo, *sequential, *special;
     bool        plan_only, quiet;
-} cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1 }, .dir = ".", .algo = "gptq",
-    .sequential = "input", .special = "once" };
+} cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1 }, .dir = ".",
+    .algo = "gptq", .sequential = "input", .special = "once" };
 
 static const struct opt options[] = {
     OPT_STR('C', "workdir", &cfg.dir, "dir", "work directory to make (default: the current one)"),
@@ -30,7 +30,7 @@ static const struct opt options[] = {
     OPT_INT('g', "group", &cfg.o.group, -1, 1 << 20, "n", "columns that share a scale; -1: the whole row"),
     OPT_CHOICE('a', "algorithm", &cfg.algo, algos, "name", "with -s: gptq, or rtn for plain rounding"),
     OPT_STR(0, "observer", &cfg.o.observer, "name", "with -s: choice of scales (default: imatrix_mse; of rtn: minmax)"),
-    OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text, JSON lines, token ids; a file, tar or directory"),
+    OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text, JSON lines, token ids; file, tar or directory"),
     OPT_INT('n', "samples", &cfg.o.samples, 1, 1 << 30, "n", "calibration samples, the first so many"),
     OPT_INT('l', "length", &cfg.o.length, 1, 1 << 24, "n", "tokens of a sample at most"),
     OPT_INT(0, "min-length", &cfg.o.min_length, 1, 1 << 24, "n", "leave shorter samples out"),
