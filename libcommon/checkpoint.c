@@ -1,6 +1,7 @@
 /* checkpoint - write the finished model */
 #include "checkpoint.h"
 
+#include "check.h"
 #include "mem.h"
 #include "msg.h"
 #include "outdir.h"
@@ -11,6 +12,8 @@
 #include <string.h>
 
 #define CT_VERSION "0.19.0" /* of compressed-tensors, whose format this is */
+
+enum { CHECK_TEXT_MAX = 2048 };
 
 /* A tensor of the output: one source, or the row ranges of a module in order. */
 struct entry {
@@ -27,6 +30,7 @@ struct writer {
     size_t           count, cap, tensor_cap;
     struct st_file  *files;   /* of tasks, opened while entries refer to them */
     struct outdir    dir;
+    json_t          *dropped; /* names of source tensors that the result goes without */
 };
 
 static int
@@ -117,6 +121,10 @@ collect(struct writer *w, struct checkpoint_stats *stats)
         const struct task *tasks = NULL;
         int parts = 0;
 
+        if (w->run->arch.tied && strcmp(t->name, "lm_head.weight") == 0) {
+            (void)json_array_append_new(w->dropped, json_string(t->name)); /* loaders take the embedding instead */
+            continue;
+        }
         if (arch_weight_module(t->name, module))
             tasks = plan_module(&w->run->plan, module, &parts);
         if (tasks != NULL) {
@@ -291,15 +299,38 @@ write_provenance(struct writer *w)
         rc = digest_input(w, inputs, m->shards[i].name);
     for (size_t i = 0; i < m->side_count && rc == RC_OK; i++)
         rc = digest_input(w, inputs, m->side[i]);
-    all = json_pack("{s:s, s:s, s:i, s:s, s:O, s:o, s:O}", "program", "llmc", "version", LLMC_VERSION, "algorithm",
-        PLAN_ALGORITHM, "plan", w->run->plan.fingerprint, "recipe", json_object_get(w->run->plan.json, "recipe"),
-        "inputs", inputs, "outputs", w->dir.outputs);
+    all = json_pack("{s:s, s:s, s:i, s:s, s:s, s:O, s:o, s:O, s:O}", "program", "llmc", "version", LLMC_VERSION, "algorithm",
+        PLAN_ALGORITHM, "model", w->run->plan.model, "plan", w->run->plan.fingerprint, "recipe", json_object_get(w->run->plan.json, "recipe"),
+        "inputs", inputs, "outputs", w->dir.outputs, "dropped", w->dropped);
     if (rc == RC_OK && all == NULL)
         rc = err_set(RC_OS, "out of memory");
     if (rc == RC_OK)
         rc = outdir_json(&w->dir, "provenance.json", all);
     json_decref(all);
     return rc;
+}
+
+/* --- the check --- */
+
+static void
+keep_first(void *text, enum check_rule rule, const char *subject, const char *what)
+{
+    if (((char *)text)[0] == '\0')
+        (void)snprintf(text, CHECK_TEXT_MAX, "%s: %s (%s)", subject, what, check_rules[rule].name);
+}
+
+/* What a loader would trip over must not be published. Codes were checked when they were made, copies as they were
+ * written: here is what was put together. */
+static int
+check_result(const struct writer *w)
+{
+    char first[CHECK_TEXT_MAX] = "";
+    struct check_opts o = { .against = w->run->model.dir, .quick = true, .report = keep_first, .ctx = first };
+    int findings;
+
+    TRY(check_run(w->dir.dir, &o, &findings));
+    return findings == 0 ? RC_OK : err_set(RC_BUG, "the result has %d fault%s and is not published; %s", findings,
+        findings == 1 ? "" : "s", first);
 }
 
 /* --- the whole --- */
@@ -336,13 +367,16 @@ checkpoint_write(struct run *run, const struct checkpoint_opts *o, struct checkp
     rc = outdir_begin(&w.dir, o->out, o->force);
     if (rc == RC_OK && (w.files = mem_zalloc((size_t)run->plan.task_count, sizeof(*w.files))) == NULL)
         rc = RC_OS;
-    if (rc == RC_OK && (rc = write_all(&w, stats)) == RC_OK)
+    if (rc == RC_OK && (w.dropped = json_array()) == NULL)
+        rc = err_set(RC_OS, "out of memory");
+    if (rc == RC_OK && (rc = write_all(&w, stats)) == RC_OK && (rc = check_result(&w)) == RC_OK)
         rc = outdir_commit(&w.dir);
     outdir_end(&w.dir);
     for (size_t i = 0; i < w.count; i++)
         mem_free((char *)(uintptr_t)w.tensors[i].name);
     for (int i = 0; w.files != NULL && i < run->plan.task_count; i++)
         st_close(&w.files[i]);
+    json_decref(w.dropped);
     mem_free(w.entries);
     mem_free(w.tensors);
     mem_free(w.files);

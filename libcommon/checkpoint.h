@@ -2,7 +2,8 @@
  *
  * Every tensor of the source is accounted for: the weight of a compressed module becomes the tensors of its task files,
  * all others are copied. Everything is written into OUT.tmp.HOST.PID and renamed to OUT at the end, so that OUT is
- * whole or not there. Tensors are mapped and written one after the other: memory is bounded by the page cache.
+ * whole or not there; before that it is checked (check.h). Tensors are mapped and written one after the other: memory is
+ * bounded by the page cache.
  */
 #ifndef LLMC_CHECKPOINT_H
 #define LLMC_CHECKPOINT_H
@@ -20,7 +21,7 @@ struct checkpoint_stats {
     size_t bytes;
 };
 
-/* RC_RETRY: tasks are left; RC_CANTCREATE: OUT exists; RC_DATA, RC_IO. */
+/* RC_RETRY: tasks are left; RC_CANTCREATE: OUT exists; RC_BUG: the result does not pass its check; RC_DATA, RC_IO. */
 int checkpoint_write(struct run *run, const struct checkpoint_opts *o, struct checkpoint_stats *stats);
 
 /* quantization_config of the plan, for config.json. */

@@ -122,6 +122,18 @@ scan_dir(struct model *m, const char **foreign)
 }
 
 /* Models of several parts keep the text model's settings one level down. */
+const json_t *
+model_quantization(const json_t *config)
+{
+    const json_t *q = json_object_get(config, "quantization_config");
+
+    if (q == NULL || json_is_null(q))
+        q = json_object_get(config, "compression_config");
+    if (q == NULL || json_is_null(q))
+        q = json_object_get(json_object_get(config, "text_config"), "quantization_config");
+    return json_is_null(q) ? NULL : q;
+}
+
 static int
 read_config(struct model *m)
 {
@@ -137,12 +149,7 @@ read_config(struct model *m)
     mem_free(path);
     if (rc != RC_OK)
         return rc;
-    q = json_object_get(m->config, "quantization_config");
-    if (q == NULL || json_is_null(q))
-        q = json_object_get(m->config, "compression_config");
-    if (q == NULL || json_is_null(q))
-        q = json_object_get(json_object_get(m->config, "text_config"), "quantization_config");
-    if (q != NULL && !json_is_null(q)) {
+    if ((q = model_quantization(m->config)) != NULL) {
         m->quant_method = json_string_value(json_object_get(q, "quant_method"));
         if (m->quant_method == NULL)
             m->quant_method = "";
@@ -150,8 +157,8 @@ read_config(struct model *m)
     return RC_OK;
 }
 
-static bool
-plain_name(const char *name)
+bool
+model_plain_name(const char *name)
 {
     size_t len = strlen(name);
 
@@ -193,7 +200,7 @@ shards_of_index(struct model *m, json_t *map)
         return RC_OS;
     json_object_foreach(map, name, file) {
         names[n] = json_string_value(file);
-        if (names[n] == NULL || !plain_name(names[n])) {
+        if (names[n] == NULL || !model_plain_name(names[n])) {
             rc = err_set(RC_DATA, "tensor %s: shard %s is not a plain file name", name,
                 names[n] != NULL ? names[n] : "(no string)");
             break;

@@ -44,6 +44,11 @@ int  model_open(struct model *m, const char *dir);
 int  model_open_header(struct model *m, const char *dir);
 void model_close(struct model *m); /* a zeroed one is fine */
 
+/* The quantization_config of a config.json, under any of its names and in text_config, too; NULL: none. */
+const json_t *model_quantization(const json_t *config);
+/* A file name without separators, leading dot and control bytes, of bounded length: one that an index may list. */
+bool model_plain_name(const char *name);
+
 const struct model_tensor *model_find(const struct model *m, const char *name); /* NULL: absent */
 int model_get(const struct model *m, const char *name, const struct tensor **out); /* RC_DATA "DIR: no tensor NAME" */
 /* Of the shard that holds the tensor; NULL: absent. */

@@ -383,7 +383,8 @@ scheme_finish(struct scheme *s)
     if (s->format == QFORMAT_INFER)
         s->format = f;
     if (s->format == f || s->format == QFORMAT_DENSE ||
-        (s->weights.type == QTYPE_INT && (s->format == QFORMAT_PACK || s->format == QFORMAT_INT)) ||
+        (s->weights.type == QTYPE_INT && (s->format == QFORMAT_PACK || s->format == QFORMAT_INT ||
+            s->format == QFORMAT_NAIVE)) ||
         ((f == QFORMAT_FLOAT || f == QFORMAT_NAIVE) && s->weights.type == QTYPE_FLOAT &&
             (s->format == QFORMAT_FLOAT || s->format == QFORMAT_NAIVE)))
         return RC_OK;
@@ -453,6 +454,13 @@ scheme_pack(const struct scheme *s)
     default:
         return PACK_BYTES;
     }
+}
+
+bool
+scheme_zeros_packed(const struct scheme *s)
+{
+    return s->format == QFORMAT_PACK && !s->weights.symmetric &&
+        (s->weights.strategy == ARGS_GROUP || s->weights.strategy == ARGS_CHANNEL);
 }
 
 bool

@@ -82,6 +82,7 @@ void scheme_args_qspec(const struct qargs *a, enum dtype t, struct qspec *out);
 
 const char *scheme_format_name(enum qformat f);           /* "pack-quantized", ...; NULL for INFER */
 enum pack   scheme_pack(const struct scheme *s);          /* layout of weight codes on disk; not for DENSE */
+bool        scheme_zeros_packed(const struct scheme *s);  /* zero points lie in words, too; else int8 */
 bool        scheme_global(const struct scheme *s);        /* weights have a global scale */
 bool        scheme_input_static(const struct scheme *s);  /* inputs need a scale from calibration */
 bool        scheme_order_static(const struct scheme *s);  /* columns by descending diagonal of H */

@@ -1,6 +1,7 @@
 /* shard - make a plan from a model, a recipe and data */
 #include "shard.h"
 
+#include "check.h"
 #include "file.h"
 #include "mem.h"
 #include "msg.h"
@@ -24,6 +25,7 @@ add_module(struct shard *s, const char *name, int layer, enum role role, int row
     char tensor[ARCH_NAME_MAX + 16];
     int64_t shape[2] = { rows, cols };
     const struct tensor *t;
+    struct scheme scheme;
 
     *m = (struct shard_module){ .layer = layer, .role = role, .rows = rows, .cols = cols };
     (void)snprintf(m->name, sizeof(m->name), "%s", name);
@@ -38,10 +40,10 @@ add_module(struct shard *s, const char *name, int layer, enum role role, int row
         return RC_OK;
     if (layer < 0)
         return err_set(RC_DATA, "%s cannot be compressed, only modules of decoder layers; ignore it", name);
+    scheme = s->plan.recipe->groups[m->group].scheme;
     if (s->plan.recipe->bypass_divisibility)
-        return RC_OK;
-    return scheme_check(&s->plan.recipe->groups[m->group].scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s",
-        name);
+        scheme.weights.group = 0; /* pairs must be whole all the same */
+    return scheme_check(&scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s", name);
 }
 
 static int
@@ -67,16 +69,16 @@ find_modules(struct shard *s)
     return recipe_check_used(s->plan.recipe);
 }
 
-/* Modules whose output the runtime fuses must have the same scheme: q, k, v and gate, up. */
+/* Modules that runtimes fuse must be alike, as --check will ask of the result. */
 static int
 check_fused(const struct shard *s)
 {
     for (int i = 0; i + 1 < s->module_count; i++) {
         const struct shard_module *a = &s->modules[i], *b = &s->modules[i + 1];
+        const struct recipe_group *g = s->plan.recipe->groups;
 
-        if (a->layer < 0 || a->layer != b->layer || arch_point(a->role) != arch_point(b->role))
-            continue;
-        if (a->group != b->group)
+        if (check_fused_names(a->name, b->name) && ((a->group < 0) != (b->group < 0) ||
+            (a->group >= 0 && !check_fused_schemes(&g[a->group].scheme, &g[b->group].scheme))))
             return err_set(RC_DATA, "%s and %s are loaded as one, but have different schemes", a->name, b->name);
     }
     return RC_OK;

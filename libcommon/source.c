@@ -22,7 +22,7 @@ source_open(struct source *s, const char *dir)
         rc = err_set(RC_DATA, "%s: quant_method \"%s\" is not supported; there is compressed-tensors", dir,
             s->model.quant_method);
     else if (s->model.quant_method != NULL &&
-        (rc = recipe_from_config(&s->recipe, json_object_get(s->model.config, "quantization_config"))) != RC_OK)
+        (rc = recipe_from_config(&s->recipe, model_quantization(s->model.config))) != RC_OK)
         rc = err_at(rc, "%s: config.json", dir);
     if (rc != RC_OK)
         source_close(s);

@@ -80,13 +80,13 @@ pack_zero_points(struct packed_tensors *p, const char *module, const struct roun
     int rows = q_scale_rows(q, r->rows), cols = q_scale_cols(q, r->cols);
     void *out;
 
-    if (r->scheme->format == QFORMAT_PACK) {
+    if (scheme_zeros_packed(r->scheme)) {
         out = weights_add(p, module, "weight_zero_point", DT_I32, (int64_t)pack_zero_words(q->bits, rows), cols);
         if (out == NULL)
             return RC_OS;
         pack_zeros(q->bits, r->zero, rows, cols, out);
     } else {
-        if ((out = weights_add(p, module, "weight_zero_point", DT_I8, rows, cols)) == NULL)
+        if ((out = weights_add(p, module, "weight_zero_point", DT_I8, rows, q->strategy == STRATEGY_TENSOR ? 0 : cols)) == NULL)
             return RC_OS;
         memcpy(out, r->zero, (size_t)rows * (size_t)cols);
     }
@@ -232,7 +232,7 @@ find_zeros(struct unpack *u, const char *module, const struct scheme *s, weights
         return RC_OK;
     if ((*zero = mem_alloc((size_t)rows * (size_t)cols, 1)) == NULL)
         return RC_OS;
-    if (s->format == QFORMAT_PACK) {
+    if (scheme_zeros_packed(s)) {
         TRY(find(module, "weight_zero_point", fn, ctx, DT_I32, (int64_t)pack_zero_words(u->q->bits, rows), cols, &t));
         unpack_zeros(u->q->bits, t->data, rows, cols, *zero);
     } else {

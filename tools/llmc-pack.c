@@ -1,4 +1,5 @@
-/* llmc-pack - write the compressed checkpoint */
+/* llmc-pack - write the compressed checkpoint, check one, or make it dense again */
+#include "../libcommon/check.h"
 #include "../libcommon/checkpoint.h"
 #include "../libcommon/msg.h"
 
@@ -7,6 +8,8 @@
 static struct {
     struct run_opts        run;
     struct checkpoint_opts o;
+    const char            *check, *against;
+    bool                   rules;
 } cfg = { .run = RUN_OPTS_DEFAULT, .o = { .shard_bytes = (size_t)5 << 30 } };
 
 static const struct opt options[] = {
@@ -14,6 +17,9 @@ static const struct opt options[] = {
     OPT_STR('o', "output", &cfg.o.out, "dir", "checkpoint to make"),
     OPT_SIZE(0, "shard-size", &cfg.o.shard_bytes, "bytes", "a shard's tensors at most"),
     OPT_FLAG('f', "force", &cfg.o.force, "replace an output that exists"),
+    OPT_STR(0, "check", &cfg.check, "dir", "look for what loaders would trip over in a compressed checkpoint"),
+    OPT_STR(0, "against", &cfg.against, "dir", "with --check: account for every tensor of this source"),
+    OPT_FLAG(0, "rules", &cfg.rules, "print the rules of --check and stop"),
     OPT_END
 };
 
@@ -22,16 +28,50 @@ static const struct tool tool = {
     .about = "write the compressed checkpoint that vLLM and transformers load",
 };
 
-int
-main(int argc, char *argv[])
+/* Names in a checkpoint are anybody's: none may begin another line or column. */
+static void
+print_text(const char *s)
+{
+    for (; *s != '\0'; s++)
+        (void)putchar((unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s);
+}
+
+static void
+print_finding(void *ctx, enum check_rule rule, const char *subject, const char *what)
+{
+    (void)ctx;
+    print_text(subject);
+    (void)printf("\t%s\t", check_rules[rule].name);
+    print_text(what);
+    (void)putchar('\n');
+}
+
+static int
+check(void)
+{
+    struct check_opts o = { .against = cfg.against, .report = print_finding };
+    int findings = 0, rc = check_run(cfg.check, &o, &findings);
+
+    if (rc != RC_OK)
+        msg_error(NULL, "%s", err_text());
+    return msg_close_stdout(rc == RC_OK && findings > 0 ? RC_DIFFER : rc);
+}
+
+static int
+print_rules(void)
+{
+    for (int i = 0; i < CHECK_RULE_COUNT; i++)
+        (void)printf("%s\t%s\n", check_rules[i].name, check_rules[i].sentence);
+    return msg_close_stdout(RC_OK);
+}
+
+static int
+pack(void)
 {
     struct checkpoint_stats st;
     struct run run;
     int rc;
 
-    (void)opt_parse(&tool, argc, argv);
-    if (cfg.o.out == NULL)
-        die(RC_USAGE, "no output: give one with -o");
     if ((rc = run_open(&run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
     if ((rc = checkpoint_write(&run, &cfg.o, &st)) != RC_OK)
@@ -40,4 +80,22 @@ main(int argc, char *argv[])
         (void)printf("%d modules compressed, %d tensors copied, %zu bytes in %d shard%s\n", st.compressed, st.copied,
             st.bytes, st.shards, st.shards == 1 ? "" : "s");
     return run_close(&run, rc);
+}
+
+int
+main(int argc, char *argv[])
+{
+    (void)opt_parse(&tool, argc, argv);
+    msg_quiet(cfg.run.quiet);
+    if (cfg.rules)
+        return print_rules();
+    if (cfg.against != NULL && cfg.check == NULL)
+        die(RC_USAGE, "--against goes with --check");
+    if (cfg.check != NULL && cfg.o.out != NULL)
+        die(RC_USAGE, "--check makes nothing: no -o");
+    if (cfg.check != NULL)
+        return check();
+    if (cfg.o.out == NULL)
+        die(RC_USAGE, "no output: give one with -o");
+    return pack();
 }
