@@ -233,7 +233,7 @@ check_cache(struct check *c, const json_t *q)
 {
     json_t *given = json_object_get(q, "kv_cache_scheme"), *copy, *saved = NULL;
     struct reading rd = { 0 };
-    const char *strategy;
+    struct qargs args;
     int rc;
 
     if (given == NULL || json_is_null(given))
@@ -243,20 +243,13 @@ check_cache(struct check *c, const json_t *q)
     drop_unknown(c, copy, arg_keys, "kv_cache_scheme");
     (void)json_object_del(copy, "observer");
     (void)json_object_del(copy, "observer_kwargs");
-    rc = recipe_args_cache(&rd, copy, &saved);
+    rc = recipe_args_cache(&rd, copy, &args, &saved);
     json_decref(copy);
     if (rc == RC_DATA) {
         check_finding(c, CHECK_ARGS, subject, "%s", err_text());
         return RC_OK;
     }
     TRY(rc);
-    strategy = json_string_value(json_object_get(saved, "strategy"));
-    if (json_integer_value(json_object_get(saved, "num_bits")) != 8 ||
-        strcmp(json_string_value(json_object_get(saved, "type")), "float") != 0 ||
-        !json_is_true(json_object_get(saved, "symmetric")) || !json_is_false(json_object_get(saved, "dynamic")) ||
-        strategy == NULL || (strcmp(strategy, "tensor") != 0 && strcmp(strategy, "attn_head") != 0))
-        check_finding(c, CHECK_ARGS, subject,
-            "kv_cache_scheme: want float of 8 bits, symmetric, not dynamic, strategy tensor or attn_head");
     json_decref(saved);
     return RC_OK;
 }
