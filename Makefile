@@ -36,6 +36,7 @@ help:
 	@echo 'make deps        install the Debian packages that are missing'
 	@echo 'make lint        both compilers without warnings, lengths, man pages'
 	@echo 'make bench       speed of the kernels on this machine'
+	@echo 'make quality MODEL=d CALIB=f EVAL=f    perplexity of every kind of scheme'
 	@echo 'make peer DIR=d  load a result in transformers and compare every weight (makes a Python environment)'
 	@echo 'make install     into PREFIX ($(PREFIX))'
 	@echo 'make clean'
@@ -102,6 +103,9 @@ check: deps
 bench: all $(BENCHES)
 	@for b in $(BENCHES); do $$b || exit; done
 
+quality: all
+	@share/quality.sh $(B) $(MODEL) $(CALIB) $(EVAL) $(SCHEMES)
+
 peer: all
 	@t/peer/run.sh $(B) $(DIR)
 
@@ -117,4 +121,4 @@ clean:
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps units install demo check bench peer lint clean
+.PHONY: all help deps units install demo check bench quality peer lint clean
