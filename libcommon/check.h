@@ -35,7 +35,7 @@ extern const struct check_row {
 typedef void check_report_fn(void *ctx, enum check_rule rule, const char *subject, const char *what);
 
 struct check_opts {
-    const char      *against; /* the model that it was made from; NULL: no accounting */
+    const char      *against; /* what it was made from; NULL: the model that provenance.json names; "": no accounting */
     bool             quick;   /* structure and scales only: no codes, no dense values, no comparison of bytes */
     check_report_fn *report;  /* NULL: findings are counted only */
     void            *ctx;

@@ -190,6 +190,8 @@ check_source(struct check *c)
             dir = NULL;
         }
     }
+    if (dir != NULL && dir[0] == '\0')
+        dir = NULL;
     a.dropped = json_object_get(provenance, "dropped");
     if (rc == RC_OK && dir != NULL)
         rc = open_source(&a, dir);

@@ -279,33 +279,18 @@ write_config(struct writer *w)
 /* --- provenance --- */
 
 static int
-digest_input(const struct writer *w, json_t *inputs, const char *name)
-{
-    char path[PATH_MAX], hex[DIGEST_HEX];
-
-    (void)snprintf(path, sizeof(path), "%s/%s", w->run->model.dir, name);
-    TRY(digest_file(path, hex));
-    return json_object_set_new(inputs, name, json_string(hex)) == 0 ? RC_OK : err_set(RC_OS, "out of memory");
-}
-
-static int
 write_provenance(struct writer *w)
 {
-    const struct model *m = &w->run->model;
-    json_t *inputs = json_object(), *all;
-    int rc = digest_input(w, inputs, "config.json");
+    json_t *inputs, *all;
+    int rc;
 
-    for (int i = 0; i < m->shard_count && rc == RC_OK; i++)
-        rc = digest_input(w, inputs, m->shards[i].name);
-    for (size_t i = 0; i < m->side_count && rc == RC_OK; i++)
-        rc = digest_input(w, inputs, m->side[i]);
+    TRY(model_digests(&w->run->model, &inputs));
     all = json_pack("{s:s, s:s, s:i, s:s, s:s, s:O, s:o, s:O, s:O}", "program", "llmc", "version", LLMC_VERSION, "algorithm",
         PLAN_ALGORITHM, "model", w->run->plan.model, "plan", w->run->plan.fingerprint, "recipe", json_object_get(w->run->plan.json, "recipe"),
         "inputs", inputs, "outputs", w->dir.outputs, "dropped", w->dropped);
-    if (rc == RC_OK && all == NULL)
-        rc = err_set(RC_OS, "out of memory");
-    if (rc == RC_OK)
-        rc = outdir_json(&w->dir, "provenance.json", all);
+    if (all == NULL)
+        return err_set(RC_OS, "out of memory");
+    rc = outdir_json(&w->dir, "provenance.json", all);
     json_decref(all);
     return rc;
 }

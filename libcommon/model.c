@@ -1,6 +1,7 @@
 /* model - a checkpoint directory: config.json, safetensors shards and their index, side files */
 #include "model.h"
 
+#include "digest.h"
 #include "file.h"
 #include "mem.h"
 
@@ -392,4 +393,34 @@ model_shard_path(const struct model *m, const char *name)
     const struct model_tensor *found = model_find(m, name);
 
     return found != NULL ? m->shards[found->shard].st.path : NULL;
+}
+
+static int
+add_digest(const struct model *m, json_t *list, const char *name)
+{
+    char *path = file_join(m->dir, name), hex[DIGEST_HEX];
+    int rc = path == NULL ? RC_OS : digest_file(path, hex);
+
+    mem_free(path);
+    TRY(rc);
+    return json_object_set_new(list, name, json_string(hex)) == 0 ? RC_OK : err_set(RC_OS, "out of memory");
+}
+
+int
+model_digests(const struct model *m, json_t **out)
+{
+    int rc;
+
+    if ((*out = json_object()) == NULL)
+        return err_set(RC_OS, "out of memory");
+    rc = add_digest(m, *out, config_name);
+    if (rc == RC_OK && m->indexed)
+        rc = add_digest(m, *out, index_name);
+    for (int i = 0; i < m->shard_count && rc == RC_OK; i++)
+        rc = add_digest(m, *out, m->shards[i].name);
+    for (size_t i = 0; i < m->side_count && rc == RC_OK; i++)
+        rc = add_digest(m, *out, m->side[i]);
+    if (rc != RC_OK)
+        json_decref(*out);
+    return rc;
 }

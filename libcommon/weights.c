@@ -198,6 +198,17 @@ find_codes(struct unpack *u, const char *module, const struct scheme *s, weights
     return RC_OK;
 }
 
+int
+weights_shape(const char *module, const struct scheme *s, weights_find_fn *fn, void *ctx, int *rows, int *cols)
+{
+    struct unpack u = { 0 };
+
+    TRY(find_codes(&u, module, s, fn, ctx));
+    *rows = u.rows;
+    *cols = u.cols;
+    return RC_OK;
+}
+
 static int
 find_scales(struct unpack *u, const char *module, const struct scheme *s, weights_find_fn *fn, void *ctx, float **scale)
 {

@@ -40,6 +40,9 @@ void *weights_add(struct packed_tensors *p, const char *module, const char *suff
 int  weights_pack(struct packed_tensors *out, const char *module, const struct rounded *r); /* RC_OS, RC_DATA */
 void weights_pack_free(struct packed_tensors *p);
 
+/* Shape of the dense weight; RC_DATA as below. */
+int weights_shape(const char *module, const struct scheme *s, weights_find_fn *find, void *ctx, int *rows, int *cols);
+
 /* Values of type t, as inference computes them. RC_DATA: a tensor is missing or has another type or shape, naming it.
  * */
 int weights_dense(struct dense *out, const char *module, const struct scheme *s, enum dtype t, weights_find_fn *find,

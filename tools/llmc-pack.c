@@ -1,14 +1,16 @@
 /* llmc-pack - write the compressed checkpoint, check one, or make it dense again */
 #include "../libcommon/check.h"
 #include "../libcommon/checkpoint.h"
+#include "../libcommon/dequant.h"
 #include "../libcommon/msg.h"
+#include "../libcommon/stop.h"
 
 #include <stdio.h>
 
 static struct {
     struct run_opts        run;
     struct checkpoint_opts o;
-    const char            *check, *against;
+    const char            *check, *against, *dequantize;
     bool                   rules;
 } cfg = { .run = RUN_OPTS_DEFAULT, .o = { .shard_bytes = (size_t)5 << 30 } };
 
@@ -19,6 +21,7 @@ static const struct opt options[] = {
     OPT_FLAG('f', "force", &cfg.o.force, "replace an output that exists"),
     OPT_STR(0, "check", &cfg.check, "dir", "look for what loaders would trip over in a compressed checkpoint"),
     OPT_STR(0, "against", &cfg.against, "dir", "with --check: account for every tensor of this source"),
+    OPT_STR(0, "dequantize", &cfg.dequantize, "dir", "make a plain checkpoint of a compressed one"),
     OPT_FLAG(0, "rules", &cfg.rules, "print the rules of --check and stop"),
     OPT_END
 };
@@ -66,6 +69,26 @@ print_rules(void)
 }
 
 static int
+dequantize(void)
+{
+    struct dequant_opts o = { .model = cfg.dequantize, .out = cfg.o.out, .shard_bytes = cfg.o.shard_bytes,
+        .force = cfg.o.force };
+    struct dequant_stats st;
+    int rc;
+
+    stop_install();
+    if ((rc = pool_open(&o.pool, cfg.run.threads)) == RC_OK)
+        rc = dequant_write(&o, &st);
+    if (rc != RC_OK)
+        msg_error(NULL, "%s", err_text());
+    else
+        (void)printf("%d weights made dense, %d tensors copied, %zu bytes in %d shard%s\n", st.decoded, st.copied,
+            st.bytes, st.shards, st.shards == 1 ? "" : "s");
+    pool_close(o.pool);
+    return msg_close_stdout(rc);
+}
+
+static int
 pack(void)
 {
     struct checkpoint_stats st;
@@ -91,11 +114,11 @@ main(int argc, char *argv[])
         return print_rules();
     if (cfg.against != NULL && cfg.check == NULL)
         die(RC_USAGE, "--against goes with --check");
-    if (cfg.check != NULL && cfg.o.out != NULL)
-        die(RC_USAGE, "--check makes nothing: no -o");
+    if (cfg.check != NULL && (cfg.o.out != NULL || cfg.dequantize != NULL))
+        die(RC_USAGE, "--check makes nothing: no -o, no --dequantize");
     if (cfg.check != NULL)
         return check();
     if (cfg.o.out == NULL)
         die(RC_USAGE, "no output: give one with -o");
-    return pack();
+    return cfg.dequantize != NULL ? dequantize() : pack();
 }
