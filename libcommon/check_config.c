@@ -41,17 +41,13 @@ drop_unknown(struct check *c, json_t *mapping, const char *const *known, const c
     }
 }
 
-/* Act order by groups is a matter of one more tensor; the rest of the group is as without. */
+/* Act order by groups is a matter of one more tensor. */
 static bool
-take_actorder(json_t *weights)
+has_actorder(const json_t *weights)
 {
-    const json_t *v = json_object_get(weights, "actorder");
-    const char *text = json_string_value(v);
-    bool by_index = json_is_true(v) || (text != NULL && (strcmp(text, "group") == 0 || strcmp(text, "dynamic") == 0));
+    const char *text = json_string_value(json_object_get(weights, "actorder"));
 
-    if (by_index)
-        (void)json_object_del(weights, "actorder");
-    return by_index;
+    return text != NULL && (strcmp(text, "group") == 0 || strcmp(text, "dynamic") == 0);
 }
 
 /* --- groups --- */
@@ -152,7 +148,7 @@ read_group(struct check *c, const char *name, const json_t *given, const char *t
         json_decref(group);
         return RC_OK;
     }
-    by_index = take_actorder(weights);
+    by_index = has_actorder(weights);
     settle_format(c, name, group, top);
     rc = judge_group(c, name, group, &ok);
     if (rc == RC_OK && ok) {
@@ -351,6 +347,7 @@ check_config(struct check *c)
     if (method == NULL || strcmp(method, "compressed-tensors") != 0) {
         check_finding(c, CHECK_CONFIG, subject, "quant_method is %s, want compressed-tensors", method != NULL ? method
             : "absent");
+        c->bad_group = true; /* whatever its tensors are */
         return RC_OK;
     }
     c->quantized = true;

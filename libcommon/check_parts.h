@@ -55,7 +55,7 @@ struct check {
     enum dtype          t;         /* of the model; DT_NONE: not said */
     struct recipe      *recipe;    /* groups that are fine; NULL: none */
     struct check_group *groups;    /* beside recipe->groups */
-    bool                bad_group; /* some were not: modules without a scheme may belong to them */
+    bool                bad_group; /* some are not fine: modules without a scheme may belong to them */
     bool                tied, cache, attention; /* kv_cache_scheme is set; a group is for attention */
 };
 

@@ -381,7 +381,7 @@ recipe_from_config(struct recipe **out, const json_t *config)
 {
     struct reading rd = { .r = recipe_new(NULL) };
     json_t *groups = json_deep_copy(json_object_get(config, "config_groups")), *args, *v, *cache;
-    const char *key;
+    const char *key, *order;
     int rc = RC_OK;
 
     *out = NULL;
@@ -389,6 +389,10 @@ recipe_from_config(struct recipe **out, const json_t *config)
     {
         (void)without_observer(json_object_get(v, "weights"));
         (void)without_observer(json_object_get(v, "input_activations"));
+        /* the order of columns is in a tensor */
+        order = json_string_value(json_object_get(json_object_get(v, "weights"), "actorder"));
+        if (order != NULL && (strcmp(order, "group") == 0 || strcmp(order, "dynamic") == 0))
+            (void)json_object_del(json_object_get(v, "weights"), "actorder");
     }
     cache = without_observer(json_deep_copy(json_object_get(config, "kv_cache_scheme")));
     args = json_pack("{s:O?, s:O?, s:O?}", "config_groups", groups, "ignore",

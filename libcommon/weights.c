@@ -128,6 +128,7 @@ struct unpack {
     enum pack            layout;
     const struct tensor *codes;
     int                  rows, cols;
+    int                 *order; /* columns, group after group, where they do not lie so; NULL: they do */
     enum dtype           t;
     void                *out;
     int                  rc;
@@ -146,26 +147,50 @@ find(const char *module, const char *suffix, weights_find_fn *fn, void *ctx, enu
     return tensor_want(*out, dt, (*out)->ndim == 1 ? 1 : 2, shape);
 }
 
+/* Rows of codes to rows of values; where columns have an order, both are moved there and back. */
+static void
+decode(const struct unpack *u, uint8_t *codes, float *w, int row0, int rows, uint8_t *moved)
+{
+    int cols = u->cols;
+
+    if (u->order == NULL) {
+        dequant_rows(u->q, &u->scales, codes, row0, rows, cols, w);
+        return;
+    }
+    for (int r = 0; r < rows; r++) {
+        uint8_t *c = codes + (size_t)r * (size_t)cols;
+        float *to = w + (size_t)r * (size_t)cols, *from = (float *)(void *)moved;
+
+        for (int i = 0; i < cols; i++)
+            moved[i] = c[u->order[i]];
+        dequant_rows(u->q, &u->scales, moved, row0 + r, 1, cols, to);
+        memcpy(from, to, (size_t)cols * sizeof(*to));
+        for (int i = 0; i < cols; i++)
+            to[u->order[i]] = from[i];
+    }
+}
+
 static void
 unpack_tile(void *ctx, int tile, int worker)
 {
     struct unpack *u = ctx;
     int row0 = tile * ROWS_A_TILE, rows = u->rows - row0 < ROWS_A_TILE ? u->rows - row0 : ROWS_A_TILE;
     size_t n = (size_t)rows * (size_t)u->cols, at = (size_t)row0 * (size_t)u->cols;
-    uint8_t *codes = mem_alloc(n, 1);
+    uint8_t *codes = mem_alloc(n, 1), *moved = mem_alloc((size_t)u->cols, sizeof(float));
     float *w = mem_alloc(n, sizeof(*w));
 
     (void)worker;
-    if (codes == NULL || w == NULL) {
+    if (codes == NULL || w == NULL || moved == NULL) {
         __atomic_store_n(&u->rc, RC_OS, __ATOMIC_RELAXED);
     } else {
         unpack_rows(u->layout, u->q->bits,
             (const char *)u->codes->data + (size_t)row0 * pack_row_bytes(u->layout, u->q->bits, u->cols), rows, u->cols,
             codes);
-        dequant_rows(u->q, &u->scales, codes, row0, rows, u->cols, w);
+        decode(u, codes, w, row0, rows, moved);
         (void)dtype_from_f32((char *)u->out + at * dtype_size(u->t), w, u->t, n);
     }
     mem_free(codes);
+    mem_free(moved);
     mem_free(w);
 }
 
@@ -254,6 +279,35 @@ find_zeros(struct unpack *u, const char *module, const struct scheme *s, weights
     return RC_OK;
 }
 
+/* weight_g_idx, of checkpoints with actorder group: the group of each column. A group's columns keep their order. */
+static int
+find_order(struct unpack *u, const char *module, weights_find_fn *fn, void *ctx)
+{
+    char name[WEIGHTS_NAME_MAX];
+    const struct tensor *t;
+    int n = 0, in_group;
+
+    (void)snprintf(name, sizeof(name), "%s.weight_g_idx", module);
+    if (u->q->strategy != STRATEGY_GROUP || fn(ctx, name) == NULL)
+        return RC_OK;
+    TRY(find(module, "weight_g_idx", fn, ctx, DT_I32, u->cols, 0, &t));
+    if ((u->order = mem_alloc((size_t)u->cols, sizeof(*u->order))) == NULL)
+        return RC_OS;
+    for (int g = 0; g < q_scale_cols(u->q, u->cols); g++) {
+        in_group = 0;
+        for (int i = 0; i < u->cols; i++) {
+            int32_t of;
+
+            memcpy(&of, (const char *)t->data + 4 * (size_t)i, 4);
+            if (of == g && in_group++ < u->q->group)
+                u->order[n++] = i;
+        }
+        if (in_group > u->q->group || (in_group < u->q->group && n < u->cols))
+            return err_set(RC_DATA, "%s: group %d has %d columns, want %d", name, g, in_group, u->q->group);
+    }
+    return n == u->cols ? RC_OK : err_set(RC_DATA, "%s: %d of %d columns have a group", name, n, u->cols);
+}
+
 int
 weights_dense(struct dense *out, const char *module, const struct scheme *s, enum dtype t, weights_find_fn *fn,
     void *ctx,
@@ -269,7 +323,7 @@ weights_dense(struct dense *out, const char *module, const struct scheme *s, enu
     scheme_qspec(s, t, false, &q);
     if ((rc = find_codes(&u, module, s, fn, ctx)) != RC_OK ||
         (rc = find_scales(&u, module, s, fn, ctx, &scale)) != RC_OK ||
-        (rc = find_zeros(&u, module, s, fn, ctx, &zero)) != RC_OK)
+        (rc = find_zeros(&u, module, s, fn, ctx, &zero)) != RC_OK || (rc = find_order(&u, module, fn, ctx)) != RC_OK)
         goto out;
     if ((u.out = mem_alloc((size_t)u.rows * (size_t)u.cols, dtype_size(t))) == NULL) {
         rc = RC_OS;
@@ -284,6 +338,7 @@ weights_dense(struct dense *out, const char *module, const struct scheme *s, enu
         *out = (struct dense){ 0 };
     }
 out:
+    mem_free(u.order);
     mem_free(scale);
     mem_free(zero);
     return rc;

@@ -57,7 +57,8 @@ check(void)
 
     if (rc != RC_OK)
         msg_error(NULL, "%s", err_text());
-    return msg_close_stdout(rc == RC_OK && findings > 0 ? RC_DIFFER : rc);
+    rc = msg_close_stdout(rc);
+    return rc == RC_OK && findings > 0 ? RC_DIFFER : rc;
 }
 
 static int
