@@ -199,14 +199,19 @@ write_tensor(void *ctx, size_t i, struct outfile *f)
 
 /* --- config.json --- */
 
-/* Full names of Linear modules that stay as they are. */
+/* Full names of Linear modules that stay as they are while others do not. */
 static json_t *
 ignored_modules(const struct run *run)
 {
     json_t *list = json_array();
     char name[ARCH_NAME_MAX];
+    bool any = false;
     int count;
 
+    for (int i = 0; i < run->plan.task_count; i++)
+        any = any || !plan_task_cache(&run->plan.tasks[i]);
+    if (!any)
+        return list;
     for (int l = 0; l < run->arch.layers; l++)
         for (int r = 0; r < ROLE_COUNT; r++) {
             arch_module(&run->arch, l, (enum role)r, name);

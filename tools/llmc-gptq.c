@@ -128,7 +128,7 @@ read_hessian(struct gptq *g, const char *path, bool sums, struct hess *h)
     fp = st_meta(&st, "plan");
     ours = fp != NULL && strcmp(fp, g->run.plan.fingerprint) == 0;
     st_close(&st);
-    if (ours && h->sequences > 0 && (h->sum != NULL || !sums))
+    if (ours && (!sums || (h->sum != NULL && h->sequences > 0)))
         return RC_OK;
     hess_free(h);
     return ours ? err_set(RC_DATA, "%s: holds no Hessian", path) :
