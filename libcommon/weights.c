@@ -46,7 +46,8 @@ pack_codes(struct packed_tensors *p, const char *module, const struct rounded *r
     else if (layout == PACK_NIBBLES)
         out = weights_add(p, module, "weight_packed", DT_U8, r->rows, (int64_t)row);
     else
-        out = weights_add(p, module, "weight", r->scheme->weights.type == QTYPE_INT ? DT_I8 : DT_F8_E4M3, r->rows, r->cols);
+        out = weights_add(p, module, "weight", r->scheme->weights.type == QTYPE_INT ? DT_I8 : DT_F8_E4M3, r->rows,
+            r->cols);
     if (out == NULL)
         return RC_OS;
     pack_rows(layout, bits, r->codes, r->rows, r->cols, out);
