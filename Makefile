@@ -23,7 +23,7 @@ KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c 
 TOOLS   = $(patsubst tools/%.c,%,$(sort $(wildcard tools/*.c)))
 SCRIPTS = llmc
 UNITS   = $(patsubst t/unit/%.c,$(B)/t/%,$(sort $(wildcard t/unit/test-*.c)))
-BENCHES = $(patsubst t/bench/%.c,$(B)/t/%,$(sort $(wildcard t/bench/*.c)))
+BENCHES = $(patsubst t/bench/%.c,$(B)/t/%,$(sort $(wildcard t/bench/bench-*.c)))
 PROGS   = $(TOOLS:%=$(B)/bin/%) $(SCRIPTS:%=$(B)/bin/%)
 SOURCES = $(sort $(wildcard tools/*.c libcommon/*.c libcommon/*.h kernels/*.c kernels/*.h kernels/*/*.c kernels/*/*.h))
 
@@ -73,9 +73,9 @@ $(B)/t/test-%: $(B)/t/unit/test-%.o $(B)/libllmc.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS) -lcmocka
 
-$(B)/t/bench-%: $(B)/t/bench/bench-%.o $(B)/libllmc.a
+$(B)/t/bench-%: $(B)/t/bench/bench-%.o $(B)/t/bench/bench.o $(B)/libllmc.a
 	@mkdir -p $(@D)
-	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS)
+	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/t/bench/bench.o $(B)/libllmc.a $(LIBS)
 
 $(B)/t/fail.so: t/fail.c Makefile
 	@mkdir -p $(@D)

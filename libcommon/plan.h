@@ -26,7 +26,7 @@
 #include "model.h"
 #include "recipe.h"
 
-enum { PLAN_ALGORITHM = 1 }; /* changes when the bytes of a result change */
+enum { PLAN_ALGORITHM = 2 }; /* changes when the bytes of a result change */
 
 enum sequential { SEQUENTIAL_INPUT, SEQUENTIAL_LAYER, SEQUENTIAL_NONE };
 

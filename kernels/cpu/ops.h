@@ -14,6 +14,7 @@ enum {
     OPS_LANES  = 16, /* of a reduction, and columns of a panel */
     OPS_MR     = 8,  /* rows of a micro-tile: half a panel */
     OPS_NV_MAX = 3,  /* panels across a micro-tile */
+    SOFTMAX_KEYS = 128, /* of a partial sum of softmax_cols */
 };
 
 struct ops {
@@ -27,6 +28,11 @@ struct ops {
 
     /* In place on s[n]: e^(x - max x), x = scale s; returns the sum, by which the caller divides. softcap 0: none. */
     float (*softmax)(float *s, int n, float scale, float softcap);
+    /* Scores s[keys][16 nv] (stride ld), a column for each query, which sees keys first[c] <= key < end[c]: p panels of
+     * [pairs][16] u32, pstride apart, become bf16 e^(x - max x), x = scale s, 0 for keys not seen and for an odd last
+     * one; sum[c] is that of the exponentials before rounding: two chains, of even and odd keys, in each 128 keys. */
+    void (*softmax_cols)(uint32_t *p, size_t pstride, float *s, int ld, int keys, int nv, float scale, float softcap,
+        const int32_t *first, const int32_t *end, float *sum);
     /* log sum exp of n values, each T-rounded already. */
     double (*logsumexp)(const float *s, int n, float scale, float softcap);
 

@@ -1,6 +1,6 @@
 /* ops_avx2 - inner loops for AVX2 and FMA (compiled with those flags) */
 #include "ops.h"
-#include "dot_plain.h"
+#include "ops_plain.h"
 
 #define OPS_TABLE ops_avx2
 #define OPS_NAME "avx2"

@@ -1,6 +1,6 @@
 /* ops_c - inner loops for any processor */
 #include "ops.h"
-#include "dot_plain.h"
+#include "ops_plain.h"
 
 #define OPS_TABLE ops_c
 #define OPS_NAME "c"

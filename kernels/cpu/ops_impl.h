@@ -1,40 +1,15 @@
 /* ops_impl - included by ops_*.c, which choose the instruction set by their compiler flags and define
  *
  *     OPS_TABLE, OPS_NAME    the table's symbol and name
- *     ops_dot                the micro-kernel
+ *     ops_dot, ops_pack_cols, softmax_panel, silu_mul_bf    by ops_plain.h or ops_vectors.h
  *
  * Plain C that compilers vectorise over the fixed lanes.
  */
 #include "../special.h"
+#include "ops_math.h"
 
 #include <math.h>
 #include <string.h>
-
-/* e^x by 2^n 2^r, r in [-1/2, 1/2], Taylor of e^(r ln 2) to degree 6: within 2 ulp of f32; underflows to 0 below -87.
- * */
-static inline float
-exp_f(float x)
-{
-    float t = x * 1.44269504f, n, r, p;
-    uint32_t u;
-    float s;
-
-    t = t < -126.0f ? -126.0f : t;
-    t = t > 127.0f ? 127.0f : t;
-    n = (t + 12582912.0f) - 12582912.0f; /* 1.5 2^23: round to nearest integer */
-    r = (x < -87.0f ? 0.0f : x > 88.0f ? 0.0f : x) - n * 0.693145752f; /* ln 2 in two parts */
-    r = r - n * 1.42860677e-6f;
-    p = 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    u = (uint32_t)((int32_t)n + 127) << 23;
-    memcpy(&s, &u, sizeof(s));
-    return x < -87.0f ? 0.0f : p * s;
-}
 
 static inline float
 lanes_sum(const float *v)
@@ -155,12 +130,6 @@ ops_rope(void *x, enum dtype dt, int half, const void *cos_t, const void *sin_t)
 
 /* --- activation functions --- */
 
-static inline float
-silu_f(float x)
-{
-    return x / (1.0f + exp_f(-x));
-}
-
 /* x Phi(x), Phi by tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) = x sigmoid(2 ...) */
 static inline float
 gelu_tanh_f(float x)
@@ -187,12 +156,11 @@ ops_act_mul(void *y, const void *g, const void *u, enum dtype dt, size_t n, enum
         uint16_t *o = y;
         const uint16_t *a = g, *b = u;
 
-        if (act == ACT_SILU) /* apart, so that it vectorises */
-            for (size_t i = 0; i < n; i++)
-                o[i] = bf16_from_f32(bf16_round(silu_f(bf16_to_f32(a[i]))) * bf16_to_f32(b[i]));
+        if (act == ACT_SILU)
+            silu_mul_bf(o, a, b, n);
         else
             for (size_t i = 0; i < n; i++)
-                o[i] = bf16_from_f32(bf16_round(act_f(bf16_to_f32(a[i]), act)) * bf16_to_f32(b[i]));
+                o[i] = narrow(narrow_round(act_f(bf16_to_f32(a[i]), act)) * bf16_to_f32(b[i]));
     } else {
         float *o = y;
         const float *a = g, *b = u;
@@ -273,6 +241,20 @@ ops_softmax(float *s, int n, float scale, float softcap)
     return lanes_sum(lanes);
 }
 
+static void
+ops_softmax_cols(uint32_t *p, size_t pstride, float *s, int ld, int keys, int nv, float scale, float softcap,
+    const int32_t *first, const int32_t *end, float *sum)
+{
+    if (softcap != 0.0f) {
+        for (int k = 0; k < keys; k++)
+            scale_scores(s + (size_t)k * (size_t)ld, nv * OPS_LANES, scale, softcap);
+        scale = 1.0f;
+    }
+    for (int v = 0; v < nv; v++)
+        softmax_panel(p + (size_t)v * pstride, s + v * OPS_LANES, ld, keys, scale, first + v * OPS_LANES,
+            end + v * OPS_LANES, sum + v * OPS_LANES);
+}
+
 static double
 ops_logsumexp(const float *s, int n, float scale, float softcap)
 {
@@ -316,24 +298,6 @@ ops_pack_rows(uint32_t *p, const uint16_t *x, size_t ld, int rows, int width)
         }
         for (int j = 0; j < OPS_LANES; j++)
             p[j] = j >= width ? 0 : (uint32_t)lo[j] | (r + 1 < rows ? (uint32_t)hi[j] << 16 : 0);
-    }
-}
-
-static void
-ops_pack_cols(uint32_t *p, const uint16_t *x, size_t ld, int rows, int cols)
-{
-    int pairs = (cols + 1) / 2;
-
-    for (int r = 0; r < OPS_LANES; r++) {
-        const uint16_t *row = x + (size_t)r * ld;
-
-        if (r >= rows)
-            for (int k = 0; k < pairs; k++)
-                p[k * OPS_LANES + r] = 0;
-        else
-            for (int k = 0; k < pairs; k++)
-                p[k * OPS_LANES + r] = (uint32_t)row[2 * k] |
-                    (2 * k + 1 < cols ? (uint32_t)row[2 * k + 1] << 16 : 0);
     }
 }
 
@@ -387,7 +351,8 @@ ops_round_act(float *x, int n, const struct qspec *spec, float step, float zero)
 
 const struct ops OPS_TABLE = {
     .name = OPS_NAME, .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add,
-    .softmax = ops_softmax, .logsumexp = ops_logsumexp, .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols,
-    .dot = ops_dot, .grid_add = ops_grid_add, .range = ops_range, .round_act = ops_round_act,
+    .softmax = ops_softmax, .softmax_cols = ops_softmax_cols, .logsumexp = ops_logsumexp,
+    .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols, .dot = ops_dot, .grid_add = ops_grid_add,
+    .range = ops_range, .round_act = ops_round_act,
     .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
 };

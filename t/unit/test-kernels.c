@@ -373,6 +373,10 @@ test_ops_same_bits(void **state)
         x[i] = bf16_from_f32(uniform() * 8);
         w[i] = bf16_from_f32(uniform());
     }
+    x[3] = bf16_from_f32(-87.3f); /* silu makes products below the normal range of these */
+    x[4] = bf16_from_f32(-91.0f);
+    x[N - 1] = bf16_from_f32(-86.5f);
+    w[3] = w[N - 1] = bf16_from_f32(1e-4f);
     for (int t = 0; t < 3; t++) {
         tables[t]->rmsnorm(y[t], x, w, DT_BF16, N, 1e-5f, false);
         assert_memory_equal(y[0], y[t], sizeof(y[0]));
@@ -382,6 +386,45 @@ test_ops_same_bits(void **state)
         tables[t]->softmax(s[t], N, 0.3f, 0);
         assert_memory_equal(s[0], s[t], sizeof(s[0]));
         assert_true(tables[t]->logsumexp(f, N, 1, 0) == tables[0]->logsumexp(f, N, 1, 0));
+    }
+}
+
+/* Scores with a window, lanes that see a single key, and values whose bf16 would be denormal. */
+static void
+test_softmax_cols_same_bits(void **state)
+{
+    enum { KEYS = 301, NV = 2, LD = 48, PAIRS = (KEYS + 1) / 2 };
+    const struct ops *tables[] = { &ops_c, &ops_avx2, &ops_avx512 };
+    static float s[3][KEYS * LD];
+    static uint32_t p[3][NV * PAIRS * OPS_LANES], packed[3][PAIRS * OPS_LANES];
+    static uint16_t x[OPS_LANES * KEYS];
+    int32_t first[NV * OPS_LANES], end[NV * OPS_LANES];
+    float sum[3][NV * OPS_LANES];
+
+    (void)state;
+    if (ops_find() != &ops_avx512)
+        skip();
+    for (int i = 0; i < KEYS * LD; i++)
+        s[0][i] = uniform() * 300;
+    for (int i = 0; i < OPS_LANES * KEYS; i++)
+        x[i] = (uint16_t)(uniform() * 32000);
+    for (int i = 0; i < NV * OPS_LANES; i++) {
+        first[i] = i * 3;
+        end[i] = i % 7 == 0 ? first[i] + 1 : KEYS - 40 + i;
+        end[i] = end[i] < KEYS ? end[i] : KEYS;
+    }
+    for (float cap = 0; cap <= 30; cap += 30) {
+        memcpy(s[1], s[0], sizeof(s[0]));
+        memcpy(s[2], s[0], sizeof(s[0]));
+        for (int t = 2; t >= 0; t--) {
+            tables[t]->softmax_cols(p[t], PAIRS * OPS_LANES, s[t], LD, KEYS, NV, 0.3f, cap, first, end, sum[t]);
+            assert_memory_equal(p[2], p[t], sizeof(p[0]));
+            assert_memory_equal(sum[2], sum[t], sizeof(sum[0]));
+            assert_true(sum[t][7] == 1.0f && p[t][7] == 0); /* lane 7 sees key 21 alone */
+            assert_int_equal(p[t][(21 / 2) * OPS_LANES + 7], 0x3f800000);
+            tables[t]->pack_cols(packed[t], x, KEYS, 13, KEYS);
+            assert_memory_equal(packed[2], packed[t], sizeof(packed[0]));
+        }
     }
 }
 
@@ -406,7 +449,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_rope), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk),
-        cmocka_unit_test(test_dot_same_bits), cmocka_unit_test(test_ops_same_bits), cmocka_unit_test(test_backend_find),
+        cmocka_unit_test(test_dot_same_bits), cmocka_unit_test(test_ops_same_bits),
+        cmocka_unit_test(test_softmax_cols_same_bits), cmocka_unit_test(test_backend_find),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,55 @@
+/* ops_math - functions of one value for the inner loops, the same bits in every table */
+#ifndef LLMC_CPU_OPS_MATH_H
+#define LLMC_CPU_OPS_MATH_H
+
+#include "ops.h"
+
+#include <math.h>
+#include <string.h>
+
+/* e^x by 2^n e^r, |r| <= ln 2 / 2, Taylor to degree 6: within 2 ulp of f32; 0 below -87, so that no result is
+ * denormal; above 88 as at 88. */
+static inline float
+exp_f(float x)
+{
+    float c = x < -87.0f ? -87.0f : x, t, n, r, p;
+    uint32_t u, v;
+
+    c = c > 88.0f ? 88.0f : c;
+    t = __builtin_fmaf(c, 1.44269504f, 12582912.0f); /* 1.5 2^23: the integer nearest c / ln 2 in the low bits */
+    n = t - 12582912.0f;
+    r = __builtin_fmaf(n, -0.693145752f, c); /* ln 2 in two parts */
+    r = __builtin_fmaf(n, -1.42860677e-6f, r);
+    p = __builtin_fmaf(1.0f / 720, r, 1.0f / 120);
+    p = __builtin_fmaf(p, r, 1.0f / 24);
+    p = __builtin_fmaf(p, r, 1.0f / 6);
+    p = __builtin_fmaf(p, r, 0.5f);
+    p = __builtin_fmaf(p, r, 1.0f);
+    p = __builtin_fmaf(p, r, 1.0f);
+    memcpy(&u, &p, sizeof(u));
+    memcpy(&v, &t, sizeof(v));
+    u += v << 23;
+    memcpy(&p, &u, sizeof(p));
+    return x < -87.0f ? 0.0f : p;
+}
+
+/* To bf16 as the processor's instruction does it: denormal values become zero. */
+static inline uint16_t
+narrow(float x)
+{
+    return __builtin_fabsf(x) < 0x1p-126f ? (uint16_t)(f32_bits(x) >> 16 & 0x8000) : bf16_from_f32(x);
+}
+
+static inline float
+narrow_round(float x)
+{
+    return bf16_to_f32(narrow(x));
+}
+
+static inline float
+silu_f(float x)
+{
+    return x / (1.0f + exp_f(-x));
+}
+
+#endif

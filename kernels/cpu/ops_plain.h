@@ -1,0 +1,108 @@
+/* ops_plain - in plain C what ops_vectors.h has by hand for AVX-512 */
+#include "ops_math.h"
+
+#include <math.h>
+#include <string.h>
+
+static inline float
+half_hi(uint32_t u)
+{
+    float f;
+
+    u &= 0xffff0000U;
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+static inline float
+half_lo(uint32_t u)
+{
+    float f;
+
+    u <<= 16;
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+/* In the order of vdpbf16ps: one fma for each half of a pair, odd half first. */
+static void
+ops_dot(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add)
+{
+    for (int i = 0; i < OPS_MR; i++)
+        for (int v = 0; v < nv; v++) {
+            float s[OPS_LANES] = { 0 }, *out = c + (size_t)i * (size_t)ldc + v * OPS_LANES;
+
+            for (int p = 0; p < pairs; p++) {
+                const uint32_t *bp = b + (size_t)v * bstride + (size_t)p * OPS_LANES;
+                float ah = half_hi(a[p * OPS_LANES + i]), al = half_lo(a[p * OPS_LANES + i]);
+
+                for (int l = 0; l < OPS_LANES; l++)
+                    s[l] = fmaf(al, half_lo(bp[l]), fmaf(ah, half_hi(bp[l]), s[l]));
+            }
+            for (int l = 0; l < OPS_LANES; l++)
+                out[l] = add ? out[l] + s[l] : s[l];
+        }
+}
+
+static void
+silu_mul_bf(uint16_t *y, const uint16_t *g, const uint16_t *u, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = narrow(narrow_round(silu_f(bf16_to_f32(g[i]))) * bf16_to_f32(u[i]));
+}
+
+/* One panel of 16 queries. */
+static void
+softmax_panel(uint32_t *p, const float *s, int ld, int keys, float scale, const int32_t *first, const int32_t *end,
+    float *sum)
+{
+    float m[OPS_LANES], even[OPS_LANES], odd[OPS_LANES];
+
+    for (int l = 0; l < OPS_LANES; l++) {
+        m[l] = -INFINITY;
+        sum[l] = 0;
+    }
+    for (int k = 0; k < keys; k++)
+        for (int l = 0; l < OPS_LANES; l++) {
+            float x = k >= first[l] && k < end[l] ? s[k * ld + l] : -INFINITY;
+
+            m[l] = x > m[l] ? x : m[l];
+        }
+    for (int k0 = 0; k0 < keys; k0 += SOFTMAX_KEYS) {
+        memset(even, 0, sizeof(even));
+        memset(odd, 0, sizeof(odd));
+        for (int k = k0; k < k0 + SOFTMAX_KEYS && k < keys; k += 2, p += OPS_LANES) {
+            const float *a = s + (size_t)k * (size_t)ld, *b = k + 1 < keys ? a + ld : a;
+
+            for (int l = 0; l < OPS_LANES; l++) {
+                float x = exp_f((a[l] - m[l]) * scale), y = exp_f((b[l] - m[l]) * scale);
+
+                x = k >= first[l] && k < end[l] ? x : 0.0f;
+                y = k + 1 >= first[l] && k + 1 < end[l] ? y : 0.0f;
+                even[l] += x;
+                odd[l] += y;
+                p[l] = (uint32_t)narrow(x) | (uint32_t)narrow(y) << 16;
+            }
+        }
+        for (int l = 0; l < OPS_LANES; l++)
+            sum[l] += even[l] + odd[l];
+    }
+}
+
+static void
+ops_pack_cols(uint32_t *p, const uint16_t *x, size_t ld, int rows, int cols)
+{
+    int pairs = (cols + 1) / 2;
+
+    for (int r = 0; r < OPS_LANES; r++) {
+        const uint16_t *row = x + (size_t)r * ld;
+
+        if (r >= rows)
+            for (int k = 0; k < pairs; k++)
+                p[k * OPS_LANES + r] = 0;
+        else
+            for (int k = 0; k < pairs; k++)
+                p[k * OPS_LANES + r] = (uint32_t)row[2 * k] |
+                    (2 * k + 1 < cols ? (uint32_t)row[2 * k + 1] << 16 : 0);
+    }
+}
