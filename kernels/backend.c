@@ -31,6 +31,7 @@ backend_find(const struct backend **out, const char *name)
         FALL_BACK(rope);
         FALL_BACK(attention);
         FALL_BACK(act_mul);
+        FALL_BACK(scale);
         FALL_BACK(add);
         FALL_BACK(nll);
         FALL_BACK(round_act);

@@ -41,6 +41,9 @@ enum { HESS_CHUNK = 1024 };
 
 enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU };
 
+/* Families differ in when x / rms(x) is rounded: T(T(x / rms) w), T(x / rms (1 + w)), T(x / rms w). */
+enum norm { NORM_TWICE, NORM_UNIT_OFFSET, NORM_ONCE };
+
 /* One set of rows to round against one factor. Column p of the factor is column order[p] of W; columns are taken
  * from p = cols - 1 down to 0 (kernels/ref/gptq.c has the derivation). Scales are those of the whole module, of which
  * w holds rows from row0 on. Rows are independent: cutting a module by rows changes no byte of codes. */
@@ -87,9 +90,9 @@ struct backend {
     int  (*matmul)(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows,
         const struct weight *w,
              const void *bias);
-    /* y = T(T(x / rms(x)) * w), or unit offset: T(x / rms(x) * (1 + w)) */
+    /* norm of rows; y may be x */
     int  (*rmsnorm)(struct dev *dev, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
-             bool unit_offset);
+             enum norm norm);
     /* in place on [rows, heads, head_dim] with row stride ld elements; cos, sin [tokens, rotary_dim / 2] of type dt;
      * row r is position r % tokens */
     int  (*rope)(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_dim, int ld, const void *cos_t,
@@ -100,6 +103,8 @@ struct backend {
              enum dtype dt, int rows, const struct attn_args *a);
     /* y = T(T(act(g)) * u), count elements */
     int  (*act_mul)(struct dev *dev, void *y, const void *g, const void *u, enum dtype dt, size_t count, enum act act);
+    /* x = T(x s) */
+    int  (*scale)(struct dev *dev, void *x, enum dtype dt, size_t count, float s);
     /* x = T(x + y) */
     int  (*add)(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count);
     /* nll[rows] = -log softmax(h[rows, k] W')[target]; natural log, f64 per row; target < 0: row is skipped, nll 0 */

@@ -1,39 +1,42 @@
 /* arch - model families: one row each in a table of features, and what config.json says of one model */
 #include "arch.h"
 
+#include "arch_family.h"
 #include "buf.h"
-#include "mem.h"
 #include "msg.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#define GEMMA .norm = NORM_UNIT_OFFSET, .gelu = true, .scaled_embed = true, .tied = true
+
+/* Defaults are those of transformers' configuration classes, for what files on the hub leave out. */
 static const struct family families[] = {
-    { .model_type = "llama" },
-};
-
-static const struct {
-    const char *name, *suffix;
-    enum point  point;
-} roles[ROLE_COUNT] = {
-    [ROLE_Q] = { "q", "self_attn.q_proj", POINT_ATTN },
-    [ROLE_K] = { "k", "self_attn.k_proj", POINT_ATTN },
-    [ROLE_V] = { "v", "self_attn.v_proj", POINT_ATTN },
-    [ROLE_O] = { "o", "self_attn.o_proj", POINT_O },
-    [ROLE_GATE] = { "gate", "mlp.gate_proj", POINT_MLP },
-    [ROLE_UP] = { "up", "mlp.up_proj", POINT_MLP },
-    [ROLE_DOWN] = { "down", "mlp.down_proj", POINT_DOWN },
-};
-
-static const char *const point_names[POINT_COUNT] = { "attn", "o", "mlp", "down" };
-
-static const struct {
-    const char    *name;
-    enum rope_type type;
-} rope_types[] = {
-    { "default", ROPE_DEFAULT }, { "linear", ROPE_LINEAR }, { "dynamic", ROPE_DYNAMIC }, { "llama3", ROPE_LLAMA3 },
-    { "yarn", ROPE_YARN },
+    { .type = "llama", .bias = BIAS_CONFIG, .mlp_bias = true },
+    { .type = "mistral", .slide = SLIDE_ALL, .window = 4096, .kv_heads = 8 },
+    { .type = "qwen2", .bias = BIAS_QKV, .slide = SLIDE_TYPES, .gated_window = true, .window = 4096 },
+    { .type = "qwen3", .bias = BIAS_CONFIG, .qk_norm = QK_HEAD, .slide = SLIDE_TYPES, .gated_window = true,
+        .window = 4096, .head_dim = 128 },
+    { .type = "gemma", GEMMA, .bias = BIAS_CONFIG, .head_dim = 256, .positions = 8192 },
+    { .type = "gemma2", GEMMA, .norms = NORMS_BOTH, .bias = BIAS_CONFIG, .slide = SLIDE_TYPES, .period = 2,
+        .window = 4096, .softcaps = true, .attn_softcap = 50, .logit_softcap = 30, .query_scalar = 256,
+        .head_dim = 256, .heads = 8, .kv_heads = 4, .vocab = 256000, .positions = 8192 },
+    { .type = "gemma3_text", GEMMA, .norms = NORMS_BOTH, .qk_norm = QK_HEAD, .bias = BIAS_CONFIG,
+        .slide = SLIDE_TYPES, .period = 6, .window = 4096, .softcaps = true, .query_scalar = 256, .theta = 1e6,
+        .local_theta = 1e4, .head_dim = 256, .heads = 8, .kv_heads = 4, .vocab = 262208, .positions = 131072 },
+    { .type = "phi3", .fused = true, .partial = true, .long_rope = true, .slide = SLIDE_ALL, .eps = 1e-5,
+        .positions = 4096 },
+    { .type = "olmo2", .norms = NORMS_POST, .norm = NORM_ONCE, .qk_norm = QK_WIDTH, .bias = BIAS_CONFIG, .eps = 1e-5 },
+    { .type = "olmo3", .norms = NORMS_POST, .norm = NORM_ONCE, .qk_norm = QK_WIDTH, .bias = BIAS_CONFIG,
+        .slide = SLIDE_TYPES, .period = 4, .window = 4096, .theta = 5e5, .local_theta = 5e5, .one_theta = true,
+        .eps = 1e-5 },
+    { .type = "granite", .multipliers = true, .bias = BIAS_CONFIG, .mlp_bias = true },
+    { .type = "smollm3", .bias = BIAS_CONFIG, .mlp_bias = true, .slide = SLIDE_TYPES, .gated_window = true,
+        .no_rope = NO_ROPE_LIST, .theta = 2e6, .kv_heads = 4, .tied = true, .positions = 32768 },
+    { .type = "exaone4", .norms = NORMS_POST, .qk_norm = QK_HEAD, .slide = SLIDE_TYPES, .period = 4, .window = 4096,
+        .no_rope = NO_ROPE_FULL, .eps = 1e-5 },
+    { .type = "seed_oss", .bias = BIAS_SPLIT, .mlp_bias = true, .head_dim = 128 },
 };
 
 static const struct {
@@ -44,9 +47,39 @@ static const struct {
     { "gelu", ACT_GELU },
 };
 
+/* Settings that change the forward pass where the family has the feature, and mean another model where it has not.
+ * neutral: the number that switches the feature off; null, false and an empty list do so everywhere. */
+static const struct {
+    const char *key;
+    double      neutral;
+    unsigned    feature; /* of arch_family.h; 0: no family has it */
+} settings[] = {
+    { "use_bidirectional_attention", 0, 0 }, { "clip_qkv", 0, 0 }, { "attention_chunk_size", 0, 0 },
+    { "kv_lora_rank", 0, 0 }, { "q_lora_rank", 0, 0 }, { "n_routed_experts", 0, 0 }, { "use_qk_norm", 0, 0 },
+    { "qk_layernorm", 0, 0 }, { "parallel_attn", 0, 0 }, { "use_parallel_residual", 0, 0 }, { "logit_scale", 1, 0 },
+    { "num_kv_shared_layers", 0, 0 }, { "hidden_size_per_layer_input", 0, 0 }, { "rope_interleave", 0, 0 },
+    { "rope_interleaved", 0, 0 }, { "add_cross_attention", 0, 0 }, { "head_dim_list", 0, 0 },
+    { "attn_logit_softcapping", 0, FEATURE_SOFTCAPS }, { "final_logit_softcapping", 0, FEATURE_SOFTCAPS },
+    { "query_pre_attn_scalar", 0, FEATURE_QUERY_SCALAR }, { "embedding_multiplier", 1, FEATURE_MULTIPLIERS },
+    { "residual_multiplier", 1, FEATURE_MULTIPLIERS }, { "attention_multiplier", 1, FEATURE_MULTIPLIERS },
+    { "logits_scaling", 1, FEATURE_MULTIPLIERS }, { "partial_rotary_factor", 1, FEATURE_PARTIAL },
+    { "num_experts", 0, FEATURE_MOE }, { "num_local_experts", 0, FEATURE_MOE },
+    { "shared_expert_intermediate_size", 0, FEATURE_SHARED }, { "sliding_window", 0, FEATURE_WINDOW },
+    { "no_rope_layers", 0, FEATURE_NO_ROPE },
+};
+
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
 enum { DIM_MAX = 1 << 20 };
+
+static unsigned
+features(const struct family *f)
+{
+    return (f->softcaps ? FEATURE_SOFTCAPS : 0) | (f->query_scalar > 0 ? FEATURE_QUERY_SCALAR : 0) |
+        (f->multipliers ? FEATURE_MULTIPLIERS : 0) | (f->partial ? FEATURE_PARTIAL : 0) |
+        (f->moe != NULL ? FEATURE_MOE : 0) | (f->moe != NULL && f->moe->shared ? FEATURE_SHARED : 0) |
+        (f->slide != SLIDE_NONE ? FEATURE_WINDOW : 0) | (f->no_rope == NO_ROPE_LIST ? FEATURE_NO_ROPE : 0);
+}
 
 static int
 read_family(struct arch *a, const json_t *config)
@@ -55,31 +88,60 @@ read_family(struct arch *a, const json_t *config)
     const char *type;
     int rc;
 
-    if ((rc = jget_str(config, "model_type", NULL, &type)) != RC_OK)
-        return rc;
+    TRY(jget_str(config, "model_type", NULL, &type));
     if (type == NULL)
         return err_set(RC_DATA, "no \"model_type\"");
     for (int i = 0; i < COUNT(families); i++) {
-        if (strcmp(families[i].model_type, type) == 0) {
+        if (strcmp(families[i].type, type) == 0) {
             a->family = &families[i];
             buf_free(&known);
             return RC_OK;
         }
-        buf_printf(&known, "%s%s", i > 0 ? ", " : "", families[i].model_type);
+        buf_printf(&known, "%s%s", i > 0 ? ", " : "", families[i].type);
     }
     rc = err_set(RC_DATA, "model_type \"%s\" is not supported; there are %s", type, known.s != NULL ? known.s : "none");
     buf_free(&known);
     return rc;
 }
 
+static bool
+is_neutral(const json_t *v, double neutral)
+{
+    return v == NULL || json_is_null(v) || json_is_false(v) || (json_is_number(v) && json_number_value(v) == neutral) ||
+        (json_is_array(v) && json_array_size(v) == 0);
+}
+
+static int
+check_settings(const struct arch *a, const json_t *config)
+{
+    unsigned have = features(a->family);
+    bool gated = false;
+
+    TRY(jget_bool(config, "use_sliding_window", true, &gated));
+    for (int i = 0; i < COUNT(settings); i++) {
+        const json_t *v = json_object_get(config, settings[i].key);
+
+        if ((settings[i].feature & have) != 0 || is_neutral(v, settings[i].neutral))
+            continue;
+        if (settings[i].feature == FEATURE_WINDOW && !gated)
+            continue;
+        return err_set(RC_DATA, "\"%s\" is set, which models of type %s do not have here", settings[i].key,
+            a->family->type);
+    }
+    return RC_OK;
+}
+
 static int
 read_act(struct arch *a, const json_t *config)
 {
+    const struct family *f = a->family;
     const char *name;
-    int rc;
 
-    if ((rc = jget_str(config, "hidden_act", "silu", &name)) != RC_OK)
-        return rc;
+    TRY(jget_str(config, "hidden_activation", NULL, &name));
+    if (name == NULL)
+        TRY(jget_str(config, "hidden_act", f->gelu ? "gelu_pytorch_tanh" : "silu", &name));
+    if (f->gelu && strcmp(name, "gelu") == 0) /* old files of Gemma say so, and mean the other one */
+        name = "gelu_pytorch_tanh";
     for (int i = 0; i < COUNT(acts); i++)
         if (strcmp(acts[i].name, name) == 0) {
             a->act = acts[i].act;
@@ -88,321 +150,311 @@ read_act(struct arch *a, const json_t *config)
     return err_set(RC_DATA, "hidden_act \"%s\" is not supported", name);
 }
 
+/* Of the part, else of the whole. */
 static int
-read_dtype(struct arch *a, const json_t *config)
+read_dtype(struct arch *a, const json_t *config, const json_t *whole)
 {
-    const char *name;
-    int rc;
+    const char *name = NULL;
 
-    if ((rc = jget_str(config, "dtype", NULL, &name)) != RC_OK ||
-        (name == NULL && (rc = jget_str(config, "torch_dtype", "float32", &name)) != RC_OK))
-        return rc;
+    for (int i = 0; i < 2 && name == NULL; i++) {
+        TRY(jget_str(i == 0 ? config : whole, "dtype", NULL, &name));
+        if (name == NULL)
+            TRY(jget_str(i == 0 ? config : whole, "torch_dtype", NULL, &name));
+    }
+    if (name == NULL)
+        name = "float32";
     a->dtype = dtype_find(name);
     if (a->dtype != DT_BF16 && a->dtype != DT_F16 && a->dtype != DT_F32)
         return err_set(RC_DATA, "dtype \"%s\" is not supported; there are bfloat16, float16, float32", name);
     return RC_OK;
 }
 
-/* A required positive integer. */
+/* A positive integer; def 0: it must be there. */
 static int
-need_int(const json_t *config, const char *key, int *out)
+need_int(const json_t *config, const char *key, int def, int *out)
 {
     int64_t v;
-    int rc = jget_int(config, key, 0, 1, DIM_MAX, &v);
 
-    if (rc == RC_OK && v == 0)
-        rc = err_set(RC_DATA, "no \"%s\"", key);
+    TRY(jget_int(config, key, def, 1, DIM_MAX, &v));
     *out = (int)v;
-    return rc;
+    return v > 0 ? RC_OK : err_set(RC_DATA, "no \"%s\"", key);
 }
 
 static int
-opt_int(const json_t *config, const char *key, int def, int *out)
+get_float(const json_t *config, const char *key, double def, float *out)
 {
-    int64_t v;
-    int rc = jget_int(config, key, def, 1, DIM_MAX, &v);
+    double v;
 
-    *out = (int)v;
-    return rc;
-}
-
-static int
-rope_type_find(struct rope *r, const char *name)
-{
-    for (int i = 0; i < COUNT(rope_types); i++)
-        if (strcmp(rope_types[i].name, name) == 0) {
-            r->type = rope_types[i].type;
-            return RC_OK;
-        }
-    return err_set(RC_DATA, "rope_type \"%s\" is not supported", name);
-}
-
-/* Old style: rope_theta beside rope_scaling {rope_type or type}; new style: both in rope_parameters. */
-static int
-read_rope(struct arch *a, const json_t *config)
-{
-    const json_t *p = json_object_get(config, "rope_parameters"), *s = p;
-    struct rope *r = &a->rope;
-    const char *type;
-    int rc;
-
-    if (!json_is_object(p))
-        s = json_object_get(config, "rope_scaling");
-    if ((rc = jget_real(json_is_object(p) ? p : config, "rope_theta", 10000.0, &r->theta)) != RC_OK)
-        return rc;
-    if (!json_is_object(s))
-        return RC_OK;
-    if ((rc = jget_str(s, "rope_type", NULL, &type)) != RC_OK ||
-        (type == NULL && (rc = jget_str(s, "type", "default", &type)) != RC_OK) ||
-        (rc = rope_type_find(r, type)) != RC_OK ||
-        (rc = jget_real(s, "factor", 1.0, &r->factor)) != RC_OK ||
-        (rc = jget_real(s, "low_freq_factor", 1.0, &r->low_freq)) != RC_OK ||
-        (rc = jget_real(s, "high_freq_factor", 4.0, &r->high_freq)) != RC_OK ||
-        (rc = jget_real(s, "beta_fast", 32.0, &r->beta_fast)) != RC_OK ||
-        (rc = jget_real(s, "beta_slow", 1.0, &r->beta_slow)) != RC_OK ||
-        (rc = jget_real(s, "attention_factor", 0.0, &r->attention_factor)) != RC_OK ||
-        (rc = jget_real(s, "mscale", 0.0, &r->mscale)) != RC_OK ||
-        (rc = jget_real(s, "mscale_all_dim", 0.0, &r->mscale_all_dim)) != RC_OK ||
-        (rc = jget_bool(s, "truncate", true, &r->truncate)) != RC_OK ||
-        (rc = jget_int(s, "original_max_position_embeddings", a->max_positions, 1, INT32_MAX,
-            &r->original_max)) != RC_OK)
-        return rc;
-    if (!(r->factor > 0) || !(r->theta > 0) || r->high_freq == r->low_freq)
-        return err_set(RC_DATA, "RoPE parameters are out of range");
+    TRY(jget_real(config, key, def, &v));
+    *out = (float)v;
     return RC_OK;
 }
 
 static int
 read_dims(struct arch *a, const json_t *config)
 {
-    double eps;
-    int64_t window;
-    int rc;
+    const struct family *f = a->family;
 
-    if ((rc = need_int(config, "hidden_size", &a->hidden)) != RC_OK ||
-        (rc = need_int(config, "num_hidden_layers", &a->layers)) != RC_OK ||
-        (rc = need_int(config, "num_attention_heads", &a->heads)) != RC_OK ||
-        (rc = need_int(config, "intermediate_size", &a->intermediate)) != RC_OK ||
-        (rc = need_int(config, "vocab_size", &a->vocab)) != RC_OK ||
-        (rc = opt_int(config, "num_key_value_heads", a->heads, &a->kv_heads)) != RC_OK ||
-        (rc = opt_int(config, "head_dim", a->hidden / a->heads, &a->head_dim)) != RC_OK ||
-        (rc = jget_int(config, "sliding_window", 0, 0, INT32_MAX, &window)) != RC_OK ||
-        (rc = jget_real(config, "rms_norm_eps", 1e-6, &eps)) != RC_OK)
-        return rc;
-    rc = opt_int(config, "max_position_embeddings", 2048, &a->max_positions);
-    a->eps = (float)eps;
-    a->window = a->family->sliding ? (int)window : 0;
+    TRY(need_int(config, "hidden_size", 0, &a->hidden));
+    TRY(need_int(config, "num_hidden_layers", 0, &a->layers));
+    TRY(need_int(config, "num_attention_heads", f->heads, &a->heads));
+    TRY(need_int(config, "intermediate_size", 0, &a->intermediate));
+    TRY(need_int(config, "vocab_size", f->vocab, &a->vocab));
+    TRY(need_int(config, "num_key_value_heads", f->kv_heads > 0 ? f->kv_heads : a->heads, &a->kv_heads));
+    TRY(need_int(config, "head_dim", f->head_dim > 0 ? f->head_dim : a->hidden / a->heads, &a->head_dim));
+    TRY(need_int(config, "max_position_embeddings", f->positions > 0 ? f->positions : 2048, &a->max_positions));
+    TRY(get_float(config, "rms_norm_eps", f->eps > 0 ? f->eps : 1e-6, &a->eps));
     if (a->heads % a->kv_heads != 0)
         return err_set(RC_DATA, "%d attention heads do not share %d key/value heads evenly", a->heads, a->kv_heads);
-    if (a->head_dim % 2 != 0)
-        return err_set(RC_DATA, "head_dim is %d, want an even number", a->head_dim);
-    return rc;
+    if (a->head_dim % 2 != 0 || a->head_dim > 2 * ROPE_PAIRS_MAX)
+        return err_set(RC_DATA, "head_dim is %d, want an even number up to %d", a->head_dim, 2 * ROPE_PAIRS_MAX);
+    if (a->layers > ARCH_LAYERS_MAX)
+        return err_set(RC_DATA, "num_hidden_layers is %d, want %d at most", a->layers, ARCH_LAYERS_MAX);
+    return RC_OK;
+}
+
+static int
+read_biases(struct arch *a, const json_t *config)
+{
+    const struct family *f = a->family;
+    bool attention = false;
+
+    if (f->bias == BIAS_CONFIG || f->bias == BIAS_SPLIT)
+        TRY(jget_bool(config, "attention_bias", f->bias == BIAS_SPLIT, &attention));
+    a->qkv_bias = attention || f->bias == BIAS_QKV;
+    a->o_bias = attention && f->bias == BIAS_CONFIG;
+    if (f->bias == BIAS_SPLIT)
+        TRY(jget_bool(config, "attention_out_bias", false, &a->o_bias));
+    if (f->bias == BIAS_QKV)
+        TRY(jget_bool(config, "qkv_bias", true, &a->qkv_bias));
+    return f->mlp_bias ? jget_bool(config, "mlp_bias", false, &a->mlp_bias) : RC_OK;
+}
+
+static int
+read_scales(struct arch *a, const json_t *config)
+{
+    const struct family *f = a->family;
+    double query = a->head_dim, logits = 1;
+
+    a->embed_scale = f->scaled_embed ? sqrtf((float)a->hidden) : 1;
+    a->embed_rounded = f->scaled_embed;
+    a->residual_scale = 1;
+    if (f->query_scalar > 0)
+        TRY(jget_real(config, "query_pre_attn_scalar", f->query_scalar, &query));
+    a->attn_scale = (float)pow(query, -0.5);
+    if (f->multipliers) {
+        TRY(get_float(config, "embedding_multiplier", 1, &a->embed_scale));
+        TRY(get_float(config, "residual_multiplier", 1, &a->residual_scale));
+        TRY(get_float(config, "attention_multiplier", 1, &a->attn_scale));
+        TRY(jget_real(config, "logits_scaling", 1, &logits));
+    }
+    a->logit_scale = (float)(1 / logits);
+    if (f->softcaps) {
+        TRY(get_float(config, "attn_logit_softcapping", f->attn_softcap, &a->attn_softcap));
+        TRY(get_float(config, "final_logit_softcapping", f->logit_softcap, &a->logit_softcap));
+    }
+    return query > 0 && logits > 0 && isfinite(a->logit_scale) ? RC_OK :
+        err_set(RC_DATA, "query_pre_attn_scalar or logits_scaling is out of range");
+}
+
+/* --- layers --- */
+
+/* smollm3: a list of ones and zeros, or each so many-th layer. */
+static int
+read_no_rope(struct arch *a, const json_t *config)
+{
+    const json_t *list = json_object_get(config, "no_rope_layers");
+    int64_t interval;
+
+    TRY(jget_int(config, "no_rope_layer_interval", 4, 1, INT32_MAX, &interval));
+    if (json_is_array(list) && json_array_size(list) < (size_t)a->layers)
+        return err_set(RC_DATA, "no_rope_layers has %zu entries for %d layers", json_array_size(list), a->layers);
+    for (int l = 0; l < a->layers; l++) {
+        bool rope = json_is_array(list) ? json_integer_value(json_array_get(list, (size_t)l)) != 0 :
+            (l + 1) % interval != 0;
+
+        a->layer[l] |= rope ? 0 : LAYER_NO_ROPE;
+    }
+    return RC_OK;
+}
+
+/* Each so many-th layer does not slide: a number, or a string such as "LLLG". 0: none is exempt. */
+static int
+read_period(const struct arch *a, const json_t *config, int *period)
+{
+    const json_t *v = json_object_get(config, "sliding_window_pattern");
+    int64_t n = 0;
+
+    *period = a->family->period;
+    if (json_is_string(v) && json_string_length(v) > 0 && strchr(json_string_value(v), 'G') != NULL &&
+        strchr(json_string_value(v), 'G')[1] == '\0') {
+        *period = (int)json_string_length(v);
+        return RC_OK;
+    }
+    TRY(jget_int(config, "sliding_window_pattern", *period, 0, INT32_MAX, &n));
+    *period = (int)n;
+    return RC_OK;
+}
+
+static int
+slide_by_types(struct arch *a, const json_t *types)
+{
+    if (json_array_size(types) < (size_t)a->layers)
+        return err_set(RC_DATA, "layer_types has %zu entries for %d layers", json_array_size(types), a->layers);
+    for (int l = 0; l < a->layers; l++) {
+        const char *t = json_string_value(json_array_get(types, (size_t)l));
+        bool slides = t != NULL && strcmp(t, "sliding_attention") == 0;
+
+        if (!slides && (t == NULL || strcmp(t, "full_attention") != 0))
+            return err_set(RC_DATA, "layer_types: \"%s\" is not supported", t != NULL ? t : "(no string)");
+        if (slides && a->family->slide != SLIDE_TYPES)
+            return err_set(RC_DATA, "\"layer_types\" is set, which models of type %s do not have here",
+                a->family->type);
+        a->layer[l] |= slides ? LAYER_SLIDES : 0;
+    }
+    return RC_OK;
+}
+
+static int
+slide_by_rule(struct arch *a, const json_t *config)
+{
+    const struct family *f = a->family;
+    int64_t first;
+    int period;
+
+    TRY(jget_int(config, "max_window_layers", 28, 0, INT32_MAX, &first));
+    TRY(read_period(a, config, &period));
+    if (f->slide == SLIDE_TYPES && f->period < 0)
+        return err_set(RC_DATA, "the window slides, but \"layer_types\" does not say where");
+    for (int l = 0; l < a->layers; l++) {
+        bool slides = f->slide == SLIDE_ALL || (f->no_rope == NO_ROPE_LIST ? (a->layer[l] & LAYER_NO_ROPE) != 0 :
+            period > 0 ? (l + 1) % period != 0 : l >= first);
+
+        a->layer[l] |= slides ? LAYER_SLIDES : 0;
+    }
+    return RC_OK;
+}
+
+static int
+read_window(struct arch *a, const json_t *config)
+{
+    const struct family *f = a->family;
+    const json_t *types = json_object_get(config, "layer_types"), *w = json_object_get(config, "sliding_window");
+    bool gate = true;
+    int64_t window;
+
+    if (f->no_rope == NO_ROPE_LIST)
+        TRY(read_no_rope(a, config));
+    if (f->slide == SLIDE_NONE)
+        return json_is_array(types) ? slide_by_types(a, types) : RC_OK;
+    if (f->gated_window)
+        TRY(jget_bool(config, "use_sliding_window", false, &gate));
+    TRY(jget_int(config, "sliding_window", f->window, 0, INT32_MAX, &window));
+    if (!gate || json_is_null(w) || window == 0)
+        return RC_OK; /* layer_types may say what it likes: transformers then has no window */
+    a->window = (int)window;
+    if (json_is_array(types))
+        TRY(slide_by_types(a, types));
+    if (!json_is_array(types) || f->slide == SLIDE_ALL)
+        TRY(slide_by_rule(a, config));
+    if (f->no_rope == NO_ROPE_FULL)
+        for (int l = 0; l < a->layers; l++)
+            a->layer[l] |= (a->layer[l] & LAYER_SLIDES) == 0 ? LAYER_NO_ROPE : 0;
+    return RC_OK;
+}
+
+static bool
+listed(const json_t *list, int layer)
+{
+    size_t i;
+    json_t *v;
+
+    json_array_foreach(list, i, v)
+        if (json_is_integer(v) && json_integer_value(v) == layer)
+            return true;
+    return false;
+}
+
+static int
+read_moe(struct arch *a, const json_t *config)
+{
+    const struct moe_names *m = a->family->moe;
+    const json_t *dense = json_object_get(config, "mlp_only_layers");
+    int step;
+
+    if (m == NULL)
+        return RC_OK;
+    TRY(need_int(config, m->count, 0, &a->experts));
+    TRY(need_int(config, m->width, 0, &a->expert_width));
+    TRY(need_int(config, "num_experts_per_tok", m->chosen, &a->experts_per_token));
+    TRY(need_int(config, "decoder_sparse_step", 1, &step));
+    if (m->shared)
+        TRY(need_int(config, "shared_expert_intermediate_size", 0, &a->shared_width));
+    if (m->renormalise)
+        a->renormalise = true;
+    else
+        TRY(jget_bool(config, "norm_topk_prob", false, &a->renormalise));
+    if (a->experts > ARCH_EXPERTS_MAX || a->experts_per_token > a->experts)
+        return err_set(RC_DATA, "%d of %d experts a token: want %d experts at most", a->experts_per_token, a->experts,
+            ARCH_EXPERTS_MAX);
+    for (int l = 0; l < a->layers; l++)
+        a->layer[l] |= !listed(dense, l) && (l + 1) % step == 0 ? LAYER_MOE : 0;
+    return RC_OK;
+}
+
+/* config: of the decoder; whole: of the file, the same unless the model has several parts. */
+static int
+read_all(struct arch *a, const json_t *config, const json_t *whole)
+{
+    const struct family *f;
+    bool tied;
+
+    TRY(read_family(a, config));
+    f = a->family;
+    TRY(check_settings(a, config));
+    TRY(read_dims(a, config));
+    TRY(read_act(a, config));
+    TRY(read_dtype(a, config, whole));
+    TRY(read_biases(a, config));
+    TRY(read_scales(a, config));
+    TRY(read_window(a, config));
+    TRY(read_moe(a, config));
+    TRY(jget_bool(whole, "tie_word_embeddings", f->tied, &tied));
+    TRY(jget_bool(config, "tie_word_embeddings", tied, &a->tied));
+    a->two_ropes = f->local_theta > 0;
+    return arch_read_ropes(a, config);
 }
 
 int
 arch_read(struct arch *a, const json_t *config)
 {
-    int rc;
+    const json_t *text;
 
-    *a = (struct arch){ .rope = { .type = ROPE_DEFAULT, .factor = 1, .truncate = true } };
+    *a = (struct arch){ .prefix = "model.", .head = "lm_head" };
     if (!json_is_object(config))
         return err_set(RC_DATA, "config.json: not an object");
-    if ((rc = read_family(a, config)) != RC_OK || (rc = read_dims(a, config)) != RC_OK ||
-        (rc = read_act(a, config)) != RC_OK || (rc = read_dtype(a, config)) != RC_OK ||
-        (rc = read_rope(a, config)) != RC_OK ||
-        (rc = jget_bool(config, "tie_word_embeddings", false, &a->tied)) != RC_OK ||
-        (rc = jget_bool(config, "attention_bias", false, &a->attn_bias)) != RC_OK ||
-        (rc = jget_bool(config, "mlp_bias", false, &a->mlp_bias)) != RC_OK)
-        return err_at(rc, "config.json");
-    return RC_OK;
-}
-
-enum point
-arch_point(enum role r)
-{
-    return roles[r].point;
-}
-
-const char *
-arch_point_name(enum point p)
-{
-    return point_names[p];
+    text = json_object_get(config, "text_config");
+    return read_all(a, json_is_object(text) ? text : config, config) == RC_OK ? RC_OK : err_at(RC_DATA, "config.json");
 }
 
 int
-arch_point_width(const struct arch *a, enum point p)
+arch_locate(struct arch *a, bool (*has)(const void *ctx, const char *tensor), const void *ctx)
 {
-    return p == POINT_O ? a->heads * a->head_dim : p == POINT_DOWN ? a->intermediate : a->hidden;
-}
+    static const char *const prefixes[] = { "model.", "model.language_model.", "language_model.model." };
+    static const char *const heads[] = { "lm_head", "language_model.lm_head" };
+    char name[ARCH_NAME_MAX + 16];
 
-void
-arch_role_shape(const struct arch *a, enum role r, int *rows, int *cols)
-{
-    *cols = arch_point_width(a, roles[r].point);
-    *rows = r == ROLE_Q ? a->heads * a->head_dim : r == ROLE_K || r == ROLE_V ? a->kv_heads * a->head_dim :
-        r == ROLE_GATE || r == ROLE_UP ? a->intermediate : a->hidden;
-}
-
-bool
-arch_role_bias(const struct arch *a, enum role r)
-{
-    return r <= ROLE_O ? a->attn_bias : a->mlp_bias;
-}
-
-void
-arch_module(const struct arch *a, int layer, enum role r, char out[ARCH_NAME_MAX])
-{
-    int n = snprintf(out, ARCH_NAME_MAX, "model.layers.%d.", layer);
-
-    (void)a;
-    (void)snprintf(out + n, ARCH_NAME_MAX - (size_t)n, "%s", roles[r].suffix);
-}
-
-void
-arch_attention(const struct arch *a, int layer, char out[ARCH_NAME_MAX])
-{
-    arch_module(a, layer, ROLE_K, out);
-    *strrchr(out, '.') = '\0';
-}
-
-bool
-arch_weight_module(const char *tensor, char out[ARCH_NAME_MAX])
-{
-    static const char suffix[] = ".weight";
-    size_t len = strlen(tensor), tail = sizeof(suffix) - 1;
-
-    if (len <= tail || len - tail >= ARCH_NAME_MAX || strcmp(tensor + len - tail, suffix) != 0)
-        return false;
-    memcpy(out, tensor, len - tail);
-    out[len - tail] = '\0';
-    return true;
-}
-
-void
-arch_norm(const struct arch *a, int layer, int which, char out[ARCH_NAME_MAX])
-{
-    (void)a;
-    (void)snprintf(out, ARCH_NAME_MAX, "model.layers.%d.%s", layer,
-        which == 1 ? "input_layernorm" : "post_attention_layernorm");
-}
-
-const char *
-arch_embed(const struct arch *a)
-{
-    (void)a;
-    return "model.embed_tokens";
-}
-
-const char *
-arch_final_norm(const struct arch *a)
-{
-    (void)a;
-    return "model.norm";
-}
-
-const char *
-arch_head(const struct arch *a)
-{
-    return a->tied ? arch_embed(a) : "lm_head";
-}
-
-/* --- RoPE (formulas: spec of each rope_type in transformers' modeling_rope_utils) --- */
-
-/* The dimension whose wavelength makes `turns` rotations over the original context. */
-static double
-yarn_dim(const struct rope *r, int dim, double turns)
-{
-    return dim * log((double)r->original_max / (turns * 2 * M_PI)) / (2 * log(r->theta));
-}
-
-static void
-yarn_freqs(const struct rope *r, int dim, float *f)
-{
-    double low = yarn_dim(r, dim, r->beta_fast), high = yarn_dim(r, dim, r->beta_slow);
-
-    if (r->truncate) {
-        low = floor(low);
-        high = ceil(high);
-    }
-    low = fmax(low, 0);
-    high = fmin(high, dim - 1);
-    if (low == high)
-        high += 0.001;
-    for (int i = 0; i < dim / 2; i++) {
-        double ramp = fmin(fmax((i - low) / (high - low), 0), 1), base = (double)f[i];
-
-        f[i] = (float)(base / r->factor * ramp + base * (1 - ramp));
-    }
-}
-
-static void
-llama3_freqs(const struct rope *r, int dim, float *f)
-{
-    double orig = (double)r->original_max;
-
-    for (int i = 0; i < dim / 2; i++) {
-        double wave = 2 * M_PI / (double)f[i], smooth;
-
-        if (wave < orig / r->high_freq)
+    for (int i = 0; i < COUNT(prefixes); i++) {
+        (void)snprintf(name, sizeof(name), "%sembed_tokens.weight", prefixes[i]);
+        if (!has(ctx, name))
             continue;
-        smooth = (orig / wave - r->low_freq) / (r->high_freq - r->low_freq);
-        f[i] = wave > orig / r->low_freq ? (float)((double)f[i] / r->factor) :
-            (float)((1 - smooth) * (double)f[i] / r->factor + smooth * (double)f[i]);
-    }
-}
-
-static double
-yarn_mscale(double factor, double m)
-{
-    return factor <= 1 ? 1.0 : 0.1 * m * log(factor) + 1.0;
-}
-
-/* inv_freq[dim / 2]; returns what cos and sin are multiplied by. */
-static double
-rope_freqs(const struct arch *a, int tokens, float *f)
-{
-    const struct rope *r = &a->rope;
-    int dim = a->head_dim;
-    double base = r->theta;
-
-    if (r->type == ROPE_DYNAMIC && tokens > a->max_positions)
-        base *= pow(r->factor * tokens / a->max_positions - (r->factor - 1), dim / (dim - 2.0));
-    for (int i = 0; i < dim / 2; i++)
-        f[i] = 1.0f / powf((float)base, (float)(2 * i) / (float)dim);
-    if (r->type == ROPE_LINEAR)
-        for (int i = 0; i < dim / 2; i++)
-            f[i] = (float)((double)f[i] / r->factor);
-    if (r->type == ROPE_LLAMA3)
-        llama3_freqs(r, dim, f);
-    if (r->type != ROPE_YARN)
-        return 1.0;
-    yarn_freqs(r, dim, f);
-    if (r->attention_factor > 0)
-        return r->attention_factor;
-    if (r->mscale > 0 && r->mscale_all_dim > 0)
-        return yarn_mscale(r->factor, r->mscale) / yarn_mscale(r->factor, r->mscale_all_dim);
-    return yarn_mscale(r->factor, 1.0);
-}
-
-int
-arch_rope_tables(const struct arch *a, int tokens, enum dtype dt, void *cos_t, void *sin_t)
-{
-    int half = a->head_dim / 2;
-    float *f = mem_alloc((size_t)half * 3, sizeof(*f)), *c = f + half, *s = c + half, scale;
-
-    if (f == NULL)
-        return RC_OS;
-    scale = (float)rope_freqs(a, tokens, f);
-    for (int t = 0; t < tokens; t++) {
-        size_t at = (size_t)t * (size_t)half * dtype_size(dt);
-
-        for (int i = 0; i < half; i++) {
-            c[i] = cosf((float)t * f[i]) * scale;
-            s[i] = sinf((float)t * f[i]) * scale;
+        (void)snprintf(a->prefix, sizeof(a->prefix), "%s", prefixes[i]);
+        for (int k = 0; k < COUNT(heads); k++) {
+            (void)snprintf(name, sizeof(name), "%s.weight", heads[k]);
+            if (has(ctx, name))
+                (void)snprintf(a->head, sizeof(a->head), "%s", heads[k]);
         }
-        (void)dtype_from_f32((char *)cos_t + at, c, dt, (size_t)half);
-        (void)dtype_from_f32((char *)sin_t + at, s, dt, (size_t)half);
+        return RC_OK;
     }
-    mem_free(f);
-    return RC_OK;
+    return err_set(RC_DATA, "no tensor model.embed_tokens.weight, nor of a language model in it");
 }

@@ -205,6 +205,7 @@ ignored_modules(const struct run *run)
 {
     json_t *list = json_array();
     char name[ARCH_NAME_MAX];
+    struct linear linear;
     bool any = false;
     int count;
 
@@ -213,12 +214,13 @@ ignored_modules(const struct run *run)
     if (!any)
         return list;
     for (int l = 0; l < run->arch.layers; l++)
-        for (int r = 0; r < ROLE_COUNT; r++) {
-            arch_module(&run->arch, l, (enum role)r, name);
+        for (int i = 0, n = arch_linear_count(&run->arch, l); i < n; i++) {
+            arch_linear(&run->arch, l, i, &linear);
+            arch_module(&run->arch, l, &linear, name);
             if (plan_module(&run->plan, name, &count) == NULL)
                 (void)json_array_append_new(list, json_string(name));
         }
-    (void)json_array_append_new(list, json_string("lm_head"));
+    (void)json_array_append_new(list, json_string(run->arch.head));
     return list;
 }
 

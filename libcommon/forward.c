@@ -1,27 +1,22 @@
 /* forward - one decoder layer, capture point by capture point, over blocks of samples */
-#include "forward.h"
-
+#include "forward_impl.h"
 #include "mem.h"
 #include "msg.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Uses of scratch. */
-enum { S_NORM, S_A, S_B, S_C };
-
-static void *
-scratch(struct fwd *f, int which, size_t count)
+void *
+fwd_scratch(struct fwd *f, enum fwd_use use, size_t count)
 {
     size_t bytes = count * dtype_size(f->dt);
 
-    if (f->scratch_bytes[which] < bytes) {
-        mem_free(f->scratch[which]);
-        f->scratch[which] = mem_alloc(bytes, 1);
-        f->scratch_bytes[which] = f->scratch[which] != NULL ? bytes : 0;
+    if (f->scratch_bytes[use] < bytes) {
+        mem_free(f->scratch[use]);
+        f->scratch[use] = mem_alloc(bytes, 1);
+        f->scratch_bytes[use] = f->scratch[use] != NULL ? bytes : 0;
     }
-    return f->scratch[which];
+    return f->scratch[use];
 }
 
 static size_t
@@ -35,20 +30,25 @@ fwd_open(struct fwd *f, const struct backend *bk, struct dev *dev, const struct 
     fwd_dense_fn *dense, void *ctx)
 {
     *f = (struct fwd){ .bk = bk, .dev = dev, .arch = a, .dt = dt, .dense = dense, .ctx = ctx };
-    return RC_OK;
+    if (a->experts > 0)
+        f->expert = mem_zalloc((size_t)a->experts, sizeof(*f->expert));
+    return a->experts > 0 && f->expert == NULL ? RC_OS : RC_OK;
 }
 
 void
 fwd_close(struct fwd *f)
 {
-    for (int r = 0; r < ROLE_COUNT; r++)
-        fwd_unload(f, (enum role)r);
-    for (int i = 0; i < 2; i++)
+    if (f->bk != NULL)
+        fwd_unload(f);
+    mem_free(f->expert);
+    for (int i = 0; i < NORM_ID_COUNT; i++)
         mem_free(f->norm[i]);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < FWD_SCRATCH; i++)
         mem_free(f->scratch[i]);
-    mem_free(f->cos_t);
-    mem_free(f->sin_t);
+    for (int i = 0; i < 2; i++) {
+        mem_free(f->rope[i].cos_t);
+        mem_free(f->rope[i].sin_t);
+    }
     *f = (struct fwd){ 0 };
 }
 
@@ -146,55 +146,107 @@ int
 fwd_norms(struct fwd *f, int layer)
 {
     char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
+    int width;
 
-    for (int i = 0; i < 2; i++) {
-        arch_norm(f->arch, layer, i + 1, module);
+    f->layer = layer;
+    for (int i = 0; i < NORM_ID_COUNT; i++) {
+        if (!arch_norm(f->arch, layer, (enum norm_id)i, module, &width))
+            continue;
         TRY(tensor_name(name, sizeof(name), module, "weight"));
-        TRY(load_vector(f, name, f->arch->hidden, &f->norm[i]));
+        TRY(load_vector(f, name, width, &f->norm[i]));
     }
     return RC_OK;
 }
 
-int
-fwd_load(struct fwd *f, int layer, enum role r)
+static struct fwd_linear *
+slot(struct fwd *f, const struct linear *l)
+{
+    if (l->expert < 0)
+        return &f->linear[l->role];
+    return &f->expert[l->expert][l->role == ROLE_GATE ? 0 : l->role == ROLE_UP ? 1 : 2];
+}
+
+static void
+linear_free(struct fwd *f, struct fwd_linear *l)
+{
+    if (l->w != NULL)
+        f->bk->weight_free(f->dev, l->w);
+    mem_free(l->bias);
+    *l = (struct fwd_linear){ 0 };
+}
+
+static int
+load_linear(struct fwd *f, const struct linear *l)
 {
     char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
+    struct fwd_linear *to = slot(f, l);
     struct dense d = { 0 };
-    int rows, cols, rc;
+    int rc;
 
-    fwd_unload(f, r);
-    arch_module(f->arch, layer, r, module);
-    arch_role_shape(f->arch, r, &rows, &cols);
-    if (arch_role_bias(f->arch, r)) {
+    linear_free(f, to);
+    arch_module(f->arch, f->layer, l, module);
+    if (l->bias) {
         TRY(tensor_name(name, sizeof(name), module, "bias"));
-        TRY(load_vector(f, name, rows, &f->bias[r]));
+        TRY(load_vector(f, name, l->rows, &to->bias));
     }
     TRY(tensor_name(name, sizeof(name), module, "weight"));
-    TRY(dense_want(f, name, rows, cols, &d));
-    rc = f->bk->weight_pack(f->dev, &f->w[r], d.data, d.dtype, f->dt, rows, cols);
+    TRY(dense_want(f, name, l->rows, l->cols, &d));
+    rc = f->bk->weight_pack(f->dev, &to->w, d.data, d.dtype, f->dt, l->rows, l->cols);
     dense_free(&d);
     return rc;
 }
 
-void
-fwd_unload(struct fwd *f, enum role r)
+int
+fwd_load(struct fwd *f, int first, int end)
 {
-    if (f->w[r] != NULL)
-        f->bk->weight_free(f->dev, f->w[r]);
-    mem_free(f->bias[r]);
-    f->w[r] = NULL;
-    f->bias[r] = NULL;
+    bool moe = (f->arch->layer[f->layer] & LAYER_MOE) != 0;
+    int n = arch_linear_count(f->arch, f->layer);
+    struct linear l;
+
+    for (int i = 0; i < n; i++) {
+        int at;
+
+        arch_linear(f->arch, f->layer, i, &l);
+        at = moe && l.point == POINT_MLP ? POINT_DOWN : (int)l.point;
+        if (at >= first && at < end)
+            TRY(load_linear(f, &l));
+    }
+    return RC_OK;
+}
+
+void
+fwd_unload(struct fwd *f)
+{
+    for (int r = 0; r < ROLE_COUNT; r++)
+        linear_free(f, &f->linear[r]);
+    for (int e = 0; f->expert != NULL && e < f->arch->experts; e++)
+        for (int i = 0; i < FWD_EXPERT_ROLES; i++)
+            linear_free(f, &f->expert[e][i]);
+}
+
+static float
+embed_scale(const struct fwd *f)
+{
+    float s = f->arch->embed_scale;
+    uint16_t t;
+
+    if (f->arch->embed_rounded && f->dt == DT_BF16) {
+        (void)dtype_from_f32(&t, &s, f->dt, 1);
+        (void)dtype_to_f32(&s, &t, f->dt, 1);
+    }
+    return s;
 }
 
 int
 fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids)
 {
-    char name[ARCH_NAME_MAX + 16];
+    char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
     struct dense d = { 0 };
     size_t width = (size_t)f->arch->hidden;
     int rc = RC_OK;
 
-    TRY(tensor_name(name, sizeof(name), arch_embed(f->arch), "weight"));
+    arch_embed(f->arch, module);
+    TRY(tensor_name(name, sizeof(name), module, "weight"));
     TRY(dense_want(f, name, f->arch->vocab, f->arch->hidden, &d));
     for (int r = 0; r < b->rows && rc == RC_OK; r++) {
         if (ids[r] < 0 || ids[r] >= f->arch->vocab)
@@ -205,53 +257,125 @@ fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids)
     }
     dense_free(&d);
     b->point = POINT_ATTN;
-    return rc;
+    return rc != RC_OK || f->arch->embed_scale == 1 ? rc :
+        f->bk->scale(f->dev, b->hidden, f->dt, cells(b, f->arch->hidden), embed_scale(f));
 }
 
 /* Tables depend on the length only where RoPE is dynamic; otherwise a longer table serves shorter samples. */
 static int
-rope_for(struct fwd *f, int tokens)
+rope_for(struct fwd *f, int tokens, const struct rope *r, struct fwd_rope *t)
 {
-    bool dynamic = f->arch->rope.type == ROPE_DYNAMIC;
-    size_t count = (size_t)tokens * (size_t)f->arch->head_dim / 2;
+    bool dynamic = r->type == ROPE_DYNAMIC || r->type == ROPE_LONG;
+    size_t count = (size_t)tokens * (size_t)r->dim / 2;
 
-    if (f->rope_tokens == tokens || (!dynamic && f->rope_tokens > tokens))
+    if (t->tokens == tokens || (!dynamic && t->tokens > tokens))
         return RC_OK;
-    mem_free(f->cos_t);
-    mem_free(f->sin_t);
-    f->rope_tokens = 0;
-    f->cos_t = mem_alloc(count, dtype_size(f->dt));
-    f->sin_t = mem_alloc(count, dtype_size(f->dt));
-    if (f->cos_t == NULL || f->sin_t == NULL)
+    mem_free(t->cos_t);
+    mem_free(t->sin_t);
+    t->tokens = 0;
+    t->cos_t = mem_alloc(count, dtype_size(f->dt));
+    t->sin_t = mem_alloc(count, dtype_size(f->dt));
+    if (t->cos_t == NULL || t->sin_t == NULL)
         return RC_OS;
-    TRY(arch_rope_tables(f->arch, tokens, f->dt, f->cos_t, f->sin_t));
-    f->rope_tokens = tokens;
+    TRY(arch_rope_tables(f->arch, r, tokens, f->dt, t->cos_t, t->sin_t));
+    t->tokens = tokens;
     return RC_OK;
 }
 
+/* Queries [rows, heads * head_dim], keys and values [rows, kv_heads * head_dim] of a block. */
+struct heads {
+    char *q, *k, *v;
+};
+
 /* RoPE and attention of consecutive samples of one length, starting at row. */
 static int
-attend(struct fwd *f, char *o, char *q, char *k, char *v, int row, int samples, int tokens)
+attend(struct fwd *f, char *o, const struct heads *h, int row, int samples, int tokens)
 {
     const struct arch *a = f->arch;
-    int ldq = a->heads * a->head_dim, ldk = a->kv_heads * a->head_dim, rows = samples * tokens;
+    unsigned kind = a->layer[f->layer];
+    int own = a->two_ropes && (kind & LAYER_SLIDES) != 0, rows = samples * tokens;
+    const struct rope *r = &a->rope[own];
+    struct fwd_rope *t = &f->rope[own];
+    int ldq = a->heads * a->head_dim, ldk = a->kv_heads * a->head_dim;
     size_t size = dtype_size(f->dt), qo = (size_t)row * (size_t)ldq * size, ko = (size_t)row * (size_t)ldk * size;
+    char *q = h->q + qo, *k = h->k + ko;
     struct attn_args at = { .heads = a->heads, .kv_heads = a->kv_heads, .head_dim = a->head_dim, .tokens = tokens,
-        .scale = 1.0f / sqrtf((float)a->head_dim), .window = a->window, .eager = f->eager };
+        .scale = a->attn_scale, .window = (kind & LAYER_SLIDES) != 0 ? a->window : 0, .softcap = a->attn_softcap,
+        .eager = f->eager };
 
-    TRY(rope_for(f, tokens));
-    TRY(f->bk->rope(f->dev, q + qo, f->dt, rows, a->heads, a->head_dim, ldq, f->cos_t, f->sin_t, a->head_dim, tokens));
-    TRY(f->bk->rope(f->dev, k + ko, f->dt, rows, a->kv_heads, a->head_dim, ldk, f->cos_t, f->sin_t, a->head_dim,
-        tokens));
-    return f->bk->attention(f->dev, o + qo, q + qo, ldq, k + ko, ldk, v + ko, ldk, f->dt, rows, &at);
+    if ((kind & LAYER_NO_ROPE) == 0) {
+        TRY(rope_for(f, tokens, r, t));
+        TRY(f->bk->rope(f->dev, q, f->dt, rows, a->heads, a->head_dim, ldq, t->cos_t, t->sin_t, r->dim, tokens));
+        TRY(f->bk->rope(f->dev, k, f->dt, rows, a->kv_heads, a->head_dim, ldk, t->cos_t, t->sin_t, r->dim, tokens));
+    }
+    return f->bk->attention(f->dev, o + qo, q, ldq, k, ldk, h->v + ko, ldk, f->dt, rows, &at);
+}
+
+int
+fwd_mul(struct fwd *f, const struct fwd_linear *l, void *y, const void *x, int rows)
+{
+    if (l->w == NULL)
+        return err_set(RC_BUG, "weights of layer %d are not loaded", f->layer);
+    return f->bk->matmul(f->dev, y, f->dt, x, f->dt, rows, l->w, l->bias);
+}
+
+/* Columns [at, at + width) of a matrix, ld wide, close together. */
+static void
+take_columns(const struct fwd *f, char *out, const char *m, int ld, int at, int width, int rows)
+{
+    size_t size = dtype_size(f->dt);
+
+    for (size_t r = 0; r < (size_t)rows; r++)
+        memcpy(out + r * (size_t)width * size, m + (r * (size_t)ld + (size_t)at) * size, (size_t)width * size);
 }
 
 static int
-mul(struct fwd *f, void *y, const void *x, int rows, enum role r)
+project_fused(struct fwd *f, const struct fwd_block *b, const void *x, const struct heads *h, int qw, int kw)
 {
-    if (f->w[r] == NULL)
-        return err_set(RC_BUG, "weights of role %d are not loaded", (int)r);
-    return f->bk->matmul(f->dev, y, f->dt, x, f->dt, rows, f->w[r], f->bias[r]);
+    int ld = qw + 2 * kw;
+    char *all = fwd_scratch(f, FWD_FUSED, cells(b, ld));
+
+    if (all == NULL)
+        return RC_OS;
+    TRY(fwd_mul(f, &f->linear[ROLE_QKV], all, x, b->rows));
+    take_columns(f, h->q, all, ld, 0, qw, b->rows);
+    take_columns(f, h->k, all, ld, qw, kw, b->rows);
+    take_columns(f, h->v, all, ld, qw + kw, kw, b->rows);
+    return RC_OK;
+}
+
+static int
+norm_heads(struct fwd *f, enum norm_id n, void *x, size_t count)
+{
+    char name[ARCH_NAME_MAX];
+    int width;
+
+    if (!arch_norm(f->arch, f->layer, n, name, &width))
+        return RC_OK;
+    return f->bk->rmsnorm(f->dev, x, x, f->norm[n], f->dt, (int)(count / (size_t)width), width, f->arch->eps,
+        arch_norm_kind(f->arch));
+}
+
+/* Queries, keys and values as far as they are normalised. */
+static int
+project(struct fwd *f, const struct fwd_block *b, const void *x, struct heads *h)
+{
+    int qw = f->arch->heads * f->arch->head_dim, kw = f->arch->kv_heads * f->arch->head_dim;
+
+    h->q = fwd_scratch(f, FWD_A, cells(b, qw));
+    h->k = fwd_scratch(f, FWD_B, cells(b, kw));
+    h->v = fwd_scratch(f, FWD_C, cells(b, kw));
+    if (h->q == NULL || h->k == NULL || h->v == NULL)
+        return RC_OS;
+    if (f->linear[ROLE_QKV].w != NULL) {
+        TRY(project_fused(f, b, x, h, qw, kw));
+    } else {
+        TRY(fwd_mul(f, &f->linear[ROLE_Q], h->q, x, b->rows));
+        TRY(fwd_mul(f, &f->linear[ROLE_K], h->k, x, b->rows));
+        TRY(fwd_mul(f, &f->linear[ROLE_V], h->v, x, b->rows));
+    }
+    TRY(norm_heads(f, NORM_Q, h->q, cells(b, qw)));
+    return norm_heads(f, NORM_K, h->k, cells(b, kw));
 }
 
 /* What the runtime caches: keys with their positions, values as projected. */
@@ -270,76 +394,111 @@ watch_cache(struct fwd *f, struct fwd_block *b, const void *k, const void *v)
 static int
 step_attn(struct fwd *f, struct fwd_block *b)
 {
-    const struct arch *a = f->arch;
+    struct heads h;
     const void *x;
-    char *q, *k, *v;
-    int qw = a->heads * a->head_dim, kw = a->kv_heads * a->head_dim;
 
     TRY(fwd_input(f, b, &x));
-    q = scratch(f, S_A, cells(b, qw));
-    k = scratch(f, S_B, cells(b, kw));
-    v = scratch(f, S_C, cells(b, kw));
-    b->pending = mem_alloc(cells(b, qw), dtype_size(f->dt));
-    if (q == NULL || k == NULL || v == NULL || b->pending == NULL)
+    b->pending = mem_alloc(cells(b, f->arch->heads * f->arch->head_dim), dtype_size(f->dt));
+    if (b->pending == NULL)
         return RC_OS;
-    TRY(mul(f, q, x, b->rows, ROLE_Q));
-    TRY(mul(f, k, x, b->rows, ROLE_K));
-    TRY(mul(f, v, x, b->rows, ROLE_V));
+    TRY(project(f, b, x, &h));
     for (int s = 0, row = 0, n; s < b->samples; s += n) {
         for (n = 1; s + n < b->samples && b->tokens[s + n] == b->tokens[s]; n++)
             ;
-        TRY(attend(f, b->pending, q, k, v, row, n, b->tokens[s]));
+        TRY(attend(f, b->pending, &h, row, n, b->tokens[s]));
         row += n * b->tokens[s];
     }
-    return f->watch_cache ? watch_cache(f, b, k, v) : RC_OK;
+    return f->watch_cache ? watch_cache(f, b, h.k, h.v) : RC_OK;
+}
+
+/* h [rows, width] = act(gate) * up of x. */
+static int
+gated(struct fwd *f, void *h, const void *x, int rows, int width)
+{
+    size_t count = (size_t)rows * (size_t)width;
+    char *g = fwd_scratch(f, FWD_A, count), *u = fwd_scratch(f, FWD_B, count), *both;
+
+    if (g == NULL || u == NULL)
+        return RC_OS;
+    if (f->linear[ROLE_GATE_UP].w != NULL) {
+        if ((both = fwd_scratch(f, FWD_FUSED, 2 * count)) == NULL)
+            return RC_OS;
+        TRY(fwd_mul(f, &f->linear[ROLE_GATE_UP], both, x, rows));
+        take_columns(f, g, both, 2 * width, 0, width, rows);
+        take_columns(f, u, both, 2 * width, width, width, rows);
+    } else {
+        TRY(fwd_mul(f, &f->linear[ROLE_GATE], g, x, rows));
+        TRY(fwd_mul(f, &f->linear[ROLE_UP], u, x, rows));
+    }
+    return f->bk->act_mul(f->dev, h, g, u, f->dt, count, f->arch->act);
 }
 
 static int
 step_mlp(struct fwd *f, struct fwd_block *b)
 {
-    size_t count = cells(b, f->arch->intermediate);
+    int width = f->arch->intermediate;
     const void *x;
-    void *g, *u;
 
     TRY(fwd_input(f, b, &x));
-    g = scratch(f, S_A, count);
-    u = scratch(f, S_B, count);
-    b->pending = mem_alloc(count, dtype_size(f->dt));
-    if (g == NULL || u == NULL || b->pending == NULL)
+    if ((b->pending = mem_alloc(cells(b, width), dtype_size(f->dt))) == NULL)
         return RC_OS;
-    TRY(mul(f, g, x, b->rows, ROLE_GATE));
-    TRY(mul(f, u, x, b->rows, ROLE_UP));
-    return f->bk->act_mul(f->dev, b->pending, g, u, f->dt, count, f->arch->act);
+    return gated(f, b->pending, x, b->rows, width);
+}
+
+/* x += m norm(y), y [rows, hidden] is overwritten */
+static int
+add_residual(struct fwd *f, struct fwd_block *b, void *y, enum norm_id norm)
+{
+    const struct arch *a = f->arch;
+    size_t count = cells(b, a->hidden);
+
+    if (f->norm[norm] != NULL)
+        TRY(f->bk->rmsnorm(f->dev, y, y, f->norm[norm], f->dt, b->rows, a->hidden, a->eps, arch_norm_kind(a)));
+    if (a->residual_scale != 1)
+        TRY(f->bk->scale(f->dev, y, f->dt, count, a->residual_scale));
+    return f->bk->add(f->dev, b->hidden, y, f->dt, count);
 }
 
 /* x += W pending */
 static int
 step_residual(struct fwd *f, struct fwd_block *b, enum role r)
 {
-    void *y = scratch(f, S_A, cells(b, f->arch->hidden));
+    void *y = fwd_scratch(f, FWD_A, cells(b, f->arch->hidden));
 
     if (y == NULL)
         return RC_OS;
-    TRY(mul(f, y, b->pending, b->rows, r));
-    TRY(f->bk->add(f->dev, b->hidden, y, f->dt, cells(b, f->arch->hidden)));
+    TRY(fwd_mul(f, &f->linear[r], y, b->pending, b->rows));
+    TRY(add_residual(f, b, y, r == ROLE_O ? NORM_ATTN_OUT : NORM_MLP_OUT));
     mem_free(b->pending);
     b->pending = NULL;
     return RC_OK;
 }
 
 int
+fwd_pending(const struct arch *a, int layer, enum point p)
+{
+    if (p == POINT_O)
+        return arch_width(a, layer, p, -1);
+    return p == POINT_DOWN && (a->layer[layer] & LAYER_MOE) == 0 ? arch_width(a, layer, p, -1) : 0;
+}
+
+int
 fwd_input(struct fwd *f, const struct fwd_block *b, const void **x)
 {
+    enum norm_id norm = b->point == POINT_ATTN ? NORM_ATTN_IN : NORM_MLP_IN;
     void *y;
 
     *x = b->pending;
-    if (b->point == POINT_O || b->point == POINT_DOWN)
+    if (fwd_pending(f->arch, f->layer, b->point) > 0)
         return b->pending != NULL ? RC_OK : err_set(RC_BUG, "block has no pending input");
-    if ((y = scratch(f, S_NORM, cells(b, f->arch->hidden))) == NULL)
+    *x = b->hidden;
+    if (f->norm[norm] == NULL)
+        return RC_OK;
+    if ((y = fwd_scratch(f, FWD_NORM, cells(b, f->arch->hidden))) == NULL)
         return RC_OS;
     *x = y;
-    return f->bk->rmsnorm(f->dev, y, b->hidden, f->norm[b->point == POINT_MLP], f->dt, b->rows, f->arch->hidden,
-        f->arch->eps, false);
+    return f->bk->rmsnorm(f->dev, y, b->hidden, f->norm[norm], f->dt, b->rows, f->arch->hidden, f->arch->eps,
+        arch_norm_kind(f->arch));
 }
 
 int
@@ -370,16 +529,18 @@ fwd_step(struct fwd *f, struct fwd_block *b)
 int
 fwd_final(struct fwd *f, const struct fwd_block *b, const void **h)
 {
-    char name[ARCH_NAME_MAX + 16];
-    void *y = scratch(f, S_NORM, cells(b, f->arch->hidden)), *w = NULL;
+    char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
+    void *y = fwd_scratch(f, FWD_NORM, cells(b, f->arch->hidden)), *w = NULL;
     int rc;
 
     if (y == NULL)
         return RC_OS;
     *h = y;
-    TRY(tensor_name(name, sizeof(name), arch_final_norm(f->arch), "weight"));
+    arch_final_norm(f->arch, module);
+    TRY(tensor_name(name, sizeof(name), module, "weight"));
     if ((rc = load_vector(f, name, f->arch->hidden, &w)) == RC_OK)
-        rc = f->bk->rmsnorm(f->dev, y, b->hidden, w, f->dt, b->rows, f->arch->hidden, f->arch->eps, false);
+        rc = f->bk->rmsnorm(f->dev, y, b->hidden, w, f->dt, b->rows, f->arch->hidden, f->arch->eps,
+            arch_norm_kind(f->arch));
     mem_free(w);
     return rc;
 }
@@ -387,13 +548,20 @@ fwd_final(struct fwd *f, const struct fwd_block *b, const void **h)
 int
 fwd_head(struct fwd *f, struct weight **out)
 {
-    char name[ARCH_NAME_MAX + 16];
+    char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
     struct dense d = { 0 };
     int rc;
 
-    TRY(tensor_name(name, sizeof(name), arch_head(f->arch), "weight"));
+    arch_head(f->arch, module);
+    TRY(tensor_name(name, sizeof(name), module, "weight"));
     TRY(dense_want(f, name, f->arch->vocab, f->arch->hidden, &d));
     rc = f->bk->weight_pack(f->dev, out, d.data, d.dtype, f->dt, f->arch->vocab, f->arch->hidden);
     dense_free(&d);
     return rc;
+}
+
+int
+fwd_nll(struct fwd *f, double *nll, const void *h, int rows, const struct weight *head, const int32_t *target)
+{
+    return f->bk->nll(f->dev, nll, h, f->dt, rows, head, target, f->arch->logit_softcap, f->arch->logit_scale);
 }

@@ -8,6 +8,9 @@
  *     each layer: fwd_norms;  each point p: [fwd_input -> capture]; fwd_load the point's modules; fwd_step every block;
  *     fwd_unload
  *
+ * Where a layer has experts, everything from norm(x) on is computed at POINT_DOWN: what enters it for all experts would
+ * be many times the residual stream. A step over POINT_MLP alone does nothing there.
+ *
  * fwd_step(p) applies the modules of point p and moves the block to the next point (of the next layer after DOWN).
  */
 #ifndef LLMC_FORWARD_H
@@ -30,9 +33,21 @@ struct fwd_block {
     int        *tokens;  /* [samples] rows of each */
     enum point  point;   /* entered next */
     void       *hidden;  /* [rows, arch.hidden] of type dt */
-    void       *pending; /* [rows, width of point] at POINT_O and POINT_DOWN, else NULL */
+    void       *pending; /* [rows, width of point] where fwd_pending says so, else NULL */
     float      *cache;   /* [2 kv_heads, 2] -min and max of keys, then of values, of the attention last done; or NULL */
 };
+
+struct fwd_linear {
+    struct weight *w; /* NULL: not loaded */
+    void          *bias;
+};
+
+struct fwd_rope {
+    void *cos_t, *sin_t;
+    int   tokens; /* of the tables; 0: none yet */
+};
+
+enum { FWD_EXPERT_ROLES = 3, FWD_SCRATCH = 8 };
 
 struct fwd {
     const struct backend *bk;
@@ -42,14 +57,14 @@ struct fwd {
     bool                  eager; /* attention rounds as struct attn_args says */
     fwd_dense_fn         *dense;
     void                 *ctx;
-    struct weight        *w[ROLE_COUNT];
-    void                 *bias[ROLE_COUNT];
-    void                 *norm[2]; /* of the layer: before attention, before the MLP */
-    void                 *cos_t, *sin_t;
-    int                   rope_tokens; /* of the tables; 0: none yet */
     bool                  watch_cache; /* the caller sets it: attention leaves ranges in blocks */
-    void                 *scratch[4];
-    size_t                scratch_bytes[4];
+    int                   layer;  /* whose norms are loaded */
+    struct fwd_linear     linear[ROLE_COUNT];
+    struct fwd_linear   (*expert)[FWD_EXPERT_ROLES]; /* [arch.experts] gate, up, down; NULL: none */
+    void                 *norm[NORM_ID_COUNT];
+    struct fwd_rope       rope[2]; /* of layers that do not slide, and of those that do */
+    void                 *scratch[FWD_SCRATCH];
+    size_t                scratch_bytes[FWD_SCRATCH];
 };
 
 int  fwd_open(struct fwd *f, const struct backend *bk, struct dev *dev, const struct arch *a, enum dtype dt,
@@ -61,10 +76,13 @@ void fwd_block_free(struct fwd_block *b);
 /* [rows]; RC_DATA: an id beyond the vocabulary */
 int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids);
 
-int  fwd_norms(struct fwd *f, int layer);
-int  fwd_load(struct fwd *f, int layer, enum role r); /* RC_DATA: wrong shape, not finite */
-void fwd_unload(struct fwd *f, enum role r);
+int  fwd_norms(struct fwd *f, int layer); /* enters the layer */
+/* What steps over points [first, end) of the layer need. RC_DATA: wrong shape. */
+int  fwd_load(struct fwd *f, int first, int end);
+void fwd_unload(struct fwd *f);
 
+/* Width of what waits beside the residual stream where a layer's point is entered; 0: nothing. */
+int fwd_pending(const struct arch *a, int layer, enum point p);
 /* The rows that modules of b->point see; valid until the next call on f. */
 int fwd_input(struct fwd *f, const struct fwd_block *b, const void **x);
 int fwd_step(struct fwd *f, struct fwd_block *b);
@@ -72,5 +90,7 @@ int fwd_step(struct fwd *f, struct fwd_block *b);
 /* After the last layer: final norm into *h (valid until the next call), for logits. */
 int fwd_final(struct fwd *f, const struct fwd_block *b, const void **h);
 int fwd_head(struct fwd *f, struct weight **out);
+/* backend nll() of the model's logits */
+int fwd_nll(struct fwd *f, double *nll, const void *h, int rows, const struct weight *head, const int32_t *target);
 
 #endif

@@ -71,7 +71,7 @@ open_model(struct run *run)
     if (strcmp(fp, run->plan.model_fingerprint) != 0)
         return err_set(RC_DATA, "%s: not the model that the work directory %s was made from", run->plan.model,
             run->plan.dir);
-    TRY(arch_read(&run->arch, run->model.config));
+    TRY(source_arch(&run->arch, &run->model));
     run->dt = run->arch.dtype == DT_BF16 ? DT_BF16 : DT_F32;
     return RC_OK;
 }

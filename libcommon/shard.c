@@ -7,6 +7,7 @@
 #include "msg.h"
 #include "opt.h"
 #include "samples.h"
+#include "source.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -19,22 +20,22 @@
 /* --- modules --- */
 
 static int
-add_module(struct shard *s, const char *name, int layer, enum role role, int rows, int cols)
+add_module(struct shard *s, const char *name, int layer, const struct linear *l)
 {
     struct shard_module *m = &s->modules[s->module_count];
     char tensor[ARCH_NAME_MAX + 16];
-    int64_t shape[2] = { rows, cols };
+    int64_t shape[2] = { l->rows, l->cols };
     const struct tensor *t;
     struct scheme scheme;
 
-    *m = (struct shard_module){ .layer = layer, .role = role, .rows = rows, .cols = cols };
+    *m = (struct shard_module){ .layer = layer, .linear = *l };
     (void)snprintf(m->name, sizeof(m->name), "%s", name);
     (void)snprintf(tensor, sizeof(tensor), "%s.weight", name);
     TRY(model_get(&s->model, tensor, &t));
     TRY(tensor_want(t, DT_NONE, 2, shape));
     if (t->dtype != DT_BF16 && t->dtype != DT_F16 && t->dtype != DT_F32)
         return err_set(RC_DATA, "%s is %s, want BF16, F16 or F32", tensor, dtype_name(t->dtype));
-    m->group = recipe_find(s->plan.recipe, name, "Linear", &m->why);
+    m->group = recipe_find(s->plan.recipe, name, arch_class(l->role), &m->why);
     s->module_count++;
     if (m->group < 0)
         return RC_OK;
@@ -43,7 +44,7 @@ add_module(struct shard *s, const char *name, int layer, enum role role, int row
     scheme = s->plan.recipe->groups[m->group].scheme;
     if (s->plan.recipe->bypass_divisibility)
         scheme.weights.group = 0; /* pairs must be whole all the same */
-    return scheme_check(&scheme, rows, cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s", name);
+    return scheme_check(&scheme, l->rows, l->cols) == RC_OK ? RC_OK : err_at(RC_DATA, "%s", name);
 }
 
 static int
@@ -51,21 +52,24 @@ find_modules(struct shard *s)
 {
     const struct arch *a = &s->arch;
     char name[ARCH_NAME_MAX];
-    int rows, cols;
+    struct linear linear;
+    size_t count = 1;
 
-    s->modules = mem_zalloc((size_t)a->layers * ROLE_COUNT + 1, sizeof(*s->modules));
-    if (s->modules == NULL)
+    for (int l = 0; l < a->layers; l++)
+        count += (size_t)arch_linear_count(a, l);
+    if ((s->modules = mem_zalloc(count, sizeof(*s->modules))) == NULL)
         return RC_OS;
     for (int l = 0; l < a->layers; l++)
-        for (int r = 0; r < ROLE_COUNT; r++) {
-            arch_module(a, l, (enum role)r, name);
-            arch_role_shape(a, (enum role)r, &rows, &cols);
-            TRY(add_module(s, name, l, (enum role)r, rows, cols));
+        for (int i = 0, n = arch_linear_count(a, l); i < n; i++) {
+            arch_linear(a, l, i, &linear);
+            arch_module(a, l, &linear, name);
+            TRY(add_module(s, name, l, &linear));
         }
     if (a->tied)
-        (void)recipe_find(s->plan.recipe, "lm_head", "Linear", NULL); /* a Linear, though it has no weight of its own */
+        (void)recipe_find(s->plan.recipe, a->head, "Linear", NULL); /* a Linear, though it has no weight of its own */
     else
-        TRY(add_module(s, arch_head(a), -1, ROLE_COUNT, a->vocab, a->hidden));
+        TRY(add_module(s, a->head, -1, &(struct linear){ .role = ROLE_COUNT, .point = POINT_COUNT, .expert = -1,
+            .rows = a->vocab, .cols = a->hidden }));
     return recipe_check_used(s->plan.recipe);
 }
 
@@ -97,8 +101,8 @@ add_task(struct shard *s, const struct shard_module *m, int step)
 {
     struct task *t = &s->plan.tasks[s->plan.task_count++];
 
-    *t = (struct task){ .step = step, .point = arch_point(m->role), .end = m->rows, .rows = m->rows, .cols = m->cols,
-        .group = m->group, .cost = cost_of(m->rows, m->cols) };
+    *t = (struct task){ .step = step, .point = m->linear.point, .end = m->linear.rows, .rows = m->linear.rows,
+        .cols = m->linear.cols, .group = m->group, .cost = cost_of(m->linear.rows, m->linear.cols) };
     t->name = mem_strdup(m->name);
     t->module = mem_strdup(m->name);
     return t->name != NULL && t->module != NULL ? RC_OK : RC_OS;
@@ -128,8 +132,8 @@ add_step(struct shard *s, int layer, int first_point, int end_point)
     for (int i = 0; i < s->module_count; i++) {
         const struct shard_module *m = &s->modules[i];
 
-        if (m->layer == layer && m->group >= 0 && (int)arch_point(m->role) >= first_point &&
-            (int)arch_point(m->role) < end_point)
+        if (m->layer == layer && m->group >= 0 && (int)m->linear.point >= first_point &&
+            (int)m->linear.point < end_point)
             TRY(add_task(s, m, s->plan.step_count));
     }
     if (s->plan.recipe->has_cache && first_point <= POINT_O && POINT_O < end_point)
@@ -206,7 +210,7 @@ shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
         return err_set(RC_NOINPUT, "%s: %s", o->model, strerror(errno));
     if ((s->plan.model = mem_strdup(resolved)) == NULL)
         return RC_OS;
-    if (arch_read(&s->arch, s->model.config) != RC_OK)
+    if (source_arch(&s->arch, &s->model) != RC_OK)
         return err_at(RC_DATA, "%s", o->model);
     TRY(o->recipe != NULL ? recipe_read(&s->plan.recipe, o->recipe) :
         recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq, o->observer));
@@ -285,12 +289,14 @@ static int
 link_weights(struct shard *s)
 {
     char path[PATH_MAX], name[ARCH_NAME_MAX + 16], module[ARCH_NAME_MAX], target[PATH_MAX];
+    struct linear first;
 
     for (int i = 0; i < s->plan.task_count; i++) {
         const struct task *t = &s->plan.tasks[i];
 
-        if (plan_task_cache(t)) /* has no weight of its own: that of its k_proj stands for it */
-            arch_module(&s->arch, s->plan.steps[t->step].layer, ROLE_K, module);
+        arch_linear(&s->arch, s->plan.steps[t->step].layer, 0, &first);
+        if (plan_task_cache(t)) /* has no weight of its own: that of its first projection stands for it */
+            arch_module(&s->arch, s->plan.steps[t->step].layer, &first, module);
         (void)snprintf(name, sizeof(name), "%s.weight", plan_task_cache(t) ? module : t->module);
         TRY(plan_task_path(&s->plan, t, path));
         if (realpath(model_shard_path(&s->model, name), target) == NULL)

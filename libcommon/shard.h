@@ -21,8 +21,7 @@ struct shard_opts {
 struct shard_module {
     char        name[ARCH_NAME_MAX];
     int         layer; /* -1: outside the layers */
-    enum role   role;
-    int         rows, cols;
+    struct linear linear;
     int         group; /* -1: not compressed */
     const char *why;
 };

@@ -8,6 +8,19 @@
 #include <limits.h>
 #include <string.h>
 
+static bool
+has_tensor(const void *model, const char *name)
+{
+    return model_find(model, name) != NULL;
+}
+
+int
+source_arch(struct arch *a, const struct model *m)
+{
+    TRY(arch_read(a, m->config));
+    return arch_locate(a, has_tensor, m);
+}
+
 int
 source_open(struct source *s, const char *dir)
 {
@@ -16,7 +29,7 @@ source_open(struct source *s, const char *dir)
     *s = (struct source){ 0 };
     if ((rc = model_open(&s->model, dir)) != RC_OK)
         return rc;
-    if ((rc = arch_read(&s->arch, s->model.config)) != RC_OK)
+    if ((rc = source_arch(&s->arch, &s->model)) != RC_OK)
         rc = err_at(rc, "%s", dir);
     else if (s->model.quant_method != NULL && strcmp(s->model.quant_method, "compressed-tensors") != 0)
         rc = err_set(RC_DATA, "%s: quant_method \"%s\" is not supported; there is compressed-tensors", dir,

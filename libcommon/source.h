@@ -13,6 +13,8 @@ struct source {
     struct pool   *pool;   /* for decoding */
 };
 
+/* arch_read and arch_locate of a model; RC_DATA. */
+int  source_arch(struct arch *a, const struct model *m);
 /* RC_DATA: unknown family or quantisation. */
 int  source_open(struct source *s, const char *dir);
 void source_close(struct source *s);

@@ -21,7 +21,7 @@ state_path(const struct run *run, int step, int block, char *out)
 int
 state_save(struct run *run, int step, int block, const struct fwd_block *b)
 {
-    int width = arch_point_width(&run->arch, b->point);
+    int width = fwd_pending(&run->arch, run->plan.steps[step].layer, b->point);
     struct tensor t[3] = { tensor_2d("hidden", run->dt, b->rows, run->arch.hidden, b->hidden) };
     size_t count = 1;
     struct st_meta meta[1] = { { "plan", run->plan.fingerprint } };
@@ -81,8 +81,7 @@ state_load(struct run *run, int step, int block, struct fwd_block *b)
         goto out;
     memcpy(b->hidden, hidden->data, hidden->bytes);
     b->point = point;
-    if (point == POINT_O || point == POINT_DOWN) {
-        want[1] = arch_point_width(&run->arch, point);
+    if ((want[1] = fwd_pending(&run->arch, run->plan.steps[step].layer, point)) > 0) {
         if ((rc = st_get(&st, "pending", &pending)) != RC_OK || (rc = tensor_want(pending, run->dt, 2, want)) != RC_OK)
             goto out;
         if ((b->pending = mem_alloc(pending->bytes, 1)) == NULL)

@@ -126,22 +126,6 @@ load_norms(struct calib *c, int layer)
 }
 
 static int
-load_roles(struct calib *c, int layer, int first, int end)
-{
-    for (int r = 0; r < ROLE_COUNT; r++)
-        if ((int)arch_point((enum role)r) >= first && (int)arch_point((enum role)r) < end)
-            TRY(fwd_load(&c->fwd, layer, (enum role)r));
-    return RC_OK;
-}
-
-static void
-unload_roles(struct calib *c)
-{
-    for (int r = 0; r < ROLE_COUNT; r++)
-        fwd_unload(&c->fwd, (enum role)r);
-}
-
-static int
 emit(struct calib *c, int step, int i, const struct fwd_block *b)
 {
     enum point point = b->point;
@@ -153,7 +137,7 @@ emit(struct calib *c, int step, int i, const struct fwd_block *b)
         return RC_OK;
     TRY(fwd_input(&c->fwd, b, &x));
     return stream_input(STDOUT_FILENO, step, point, c->ids[i], b->samples, x, c->run.dt, b->rows,
-        arch_point_width(&c->run.arch, point));
+        arch_width(&c->run.arch, c->fwd.layer, point, -1));
 }
 
 /* Inputs of every point of the step, with weights as they stand. keep: the outputs become the blocks' states. */
@@ -167,7 +151,7 @@ capture(struct calib *c, int step, bool keep)
     c->fwd.dense = run_source_dense; /* of a layer's modules some may be compressed already, after a restart */
     TRY(load_norms(c, s->layer));
     if (!one)
-        TRY(load_roles(c, s->layer, 0, POINT_COUNT));
+        TRY(fwd_load(&c->fwd, 0, POINT_COUNT));
     TRY(stream_begin(STDOUT_FILENO, step, c->run.plan.fingerprint));
     for (int i = 0; i < c->count && rc == RC_OK; i++) {
         struct fwd_block tmp = { 0 }, *b = &c->blocks[i];
@@ -189,7 +173,7 @@ capture(struct calib *c, int step, bool keep)
     }
     if (rc == RC_OK)
         rc = stream_end(STDOUT_FILENO, step);
-    unload_roles(c);
+    fwd_unload(&c->fwd);
     return rc;
 }
 
@@ -201,11 +185,11 @@ propagate(struct calib *c, int step)
 
     c->fwd.dense = c->run.plan.sequential == SEQUENTIAL_NONE ? run_source_dense : run_dense;
     TRY(load_norms(c, s->layer));
-    TRY(load_roles(c, s->layer, s->first_point, s->end_point));
+    TRY(fwd_load(&c->fwd, s->first_point, s->end_point));
     for (int i = 0; i < c->count; i++)
         for (int p = s->first_point; p < s->end_point; p++)
             TRY(fwd_step(&c->fwd, &c->blocks[i]));
-    unload_roles(c);
+    fwd_unload(&c->fwd);
     return stop_check();
 }
 

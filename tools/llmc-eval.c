@@ -171,15 +171,13 @@ static int
 layer(struct eval *e, int l)
 {
     TRY(fwd_norms(&e->fwd, l));
-    for (int r = 0; r < ROLE_COUNT; r++)
-        TRY(fwd_load(&e->fwd, l, (enum role)r));
+    TRY(fwd_load(&e->fwd, 0, POINT_COUNT));
     for (int b = 0; b < e->block_count; b++) {
         msg_status("llmc-eval: layer %d of %d, block %d of %d", l + 1, e->src.arch.layers, b + 1, e->block_count);
         for (int p = 0; p < POINT_COUNT; p++)
             TRY(fwd_step(&e->fwd, &e->blocks[b]));
     }
-    for (int r = 0; r < ROLE_COUNT; r++)
-        fwd_unload(&e->fwd, (enum role)r);
+    fwd_unload(&e->fwd);
     return RC_OK;
 }
 
@@ -201,7 +199,7 @@ score(struct eval *e, double *sum, int64_t *count)
         for (int i = 0; rc == RC_OK && i < rows; i++)
             target[i] = (i + 1) % cfg.length == 0 ? -1 : e->ids.v[at + i + 1];
         if (rc == RC_OK)
-            rc = e->bk->nll(e->dev, nll, h, e->fwd.dt, rows, head, target, 0, 1);
+            rc = fwd_nll(&e->fwd, nll, h, rows, head, target);
         for (int w = 0; rc == RC_OK && w < rows / cfg.length; w++) {
             double s = 0;
 

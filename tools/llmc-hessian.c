@@ -91,7 +91,7 @@ open_point(struct sums *s, const struct stream_frame *f)
         return RC_OK;
     if (f->block != 0)
         return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", f->step, f->block);
-    TRY(hess_init_parts(&s->h[f->point], arch_point_width(&s->run.arch, f->point),
+    TRY(hess_init_parts(&s->h[f->point], arch_width(&s->run.arch, s->run.plan.steps[f->step].layer, f->point, -1),
         plan_point_sum(&s->run.plan, f->step, f->point), ranges));
     s->open[f->point] = true;
     return RC_OK;
@@ -112,9 +112,9 @@ add(struct sums *s, const struct stream_frame *f)
     double start = run_clock();
     int rc;
 
-    if (f->cols != arch_point_width(&s->run.arch, f->point))
+    if (f->cols != arch_width(&s->run.arch, s->run.plan.steps[f->step].layer, f->point, -1))
         return err_set(RC_DATA, "stream: inputs are [%d, %d], want [*, %d]", f->rows, f->cols,
-            arch_point_width(&s->run.arch, f->point));
+            arch_width(&s->run.arch, s->run.plan.steps[f->step].layer, f->point, -1));
     TRY(open_point(s, f));
     rc = h->sum != NULL && !h->has_grid ? hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows) : RC_OK;
     if (rc != RC_OK || (rc = hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences)) != RC_OK)

@@ -60,7 +60,7 @@ print_plan(const struct shard *s)
     for (int i = 0; i < s->module_count; i++) {
         const struct shard_module *m = &s->modules[i];
 
-        (void)printf("%s\t[%d, %d]\t%s\n", m->name, m->rows, m->cols,
+        (void)printf("%s\t[%d, %d]\t%s\n", m->name, m->linear.rows, m->linear.cols,
             m->group >= 0 ? s->plan.recipe->groups[m->group].scheme.name : m->why);
     }
     for (int i = 0; i < s->plan.task_count; i++) {

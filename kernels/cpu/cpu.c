@@ -87,7 +87,7 @@ struct row_job {
     enum dtype        dt;
     int               rows, n, ld, heads, head_dim, rotary, tokens;
     float             eps;
-    bool              unit_offset;
+    enum norm         norm;
     size_t            count;
     enum act          act;
 };
@@ -107,7 +107,7 @@ rmsnorm_tile(void *ctx, int tile, int worker)
     (void)worker;
     for (int r = tile * CPU_ROWS; r < (tile + 1) * CPU_ROWS && r < j->rows; r++)
         j->ops->rmsnorm((char *)j->y + (size_t)r * bytes, (const char *)j->x + (size_t)r * bytes, j->w, j->dt, j->n,
-            j->eps, j->unit_offset);
+            j->eps, j->norm);
 }
 
 static int
@@ -118,10 +118,10 @@ row_tiles(int rows)
 
 static int
 cpu_rmsnorm(struct dev *dev, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
-    bool unit_offset)
+    enum norm norm)
 {
     struct row_job j = { .ops = cpu_of(dev)->ops, .y = y, .x = x, .w = w, .dt = dt, .rows = rows, .n = n, .eps = eps,
-        .unit_offset = unit_offset };
+        .norm = norm };
 
     pool_run(dev->pool, row_tiles(rows), rmsnorm_tile, &j);
     return RC_OK;

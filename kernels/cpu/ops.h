@@ -21,7 +21,7 @@ struct ops {
     const char *name;
 
     /* Rows of n: y = T(T(x r) w), r = 1 / sqrt(mean(x^2) + eps); with unit offset y = T(x r (1 + w)). */
-    void (*rmsnorm)(void *y, const void *x, const void *w, enum dtype dt, int n, float eps, bool unit_offset);
+    void (*rmsnorm)(void *y, const void *x, const void *w, enum dtype dt, int n, float eps, enum norm norm);
     void (*rope)(void *x, enum dtype dt, int half, const void *cos_t, const void *sin_t);
     void (*act_mul)(void *y, const void *g, const void *u, enum dtype dt, size_t n, enum act act);
     void (*add)(void *x, const void *y, enum dtype dt, size_t n);

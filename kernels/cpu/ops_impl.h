@@ -56,7 +56,7 @@ norm_scale(const float *lanes, int n, float eps)
 }
 
 static void
-rmsnorm_bf(uint16_t *y, const uint16_t *x, const uint16_t *w, int n, float eps, bool unit_offset)
+rmsnorm_bf(uint16_t *y, const uint16_t *x, const uint16_t *w, int n, float eps, enum norm norm)
 {
     float lanes[OPS_LANES] = { 0 }, r;
     int i = 0;
@@ -67,16 +67,19 @@ rmsnorm_bf(uint16_t *y, const uint16_t *x, const uint16_t *w, int n, float eps, 
     for (int l = 0; i + l < n; l++)
         lanes[l] += bf16_to_f32(x[i + l]) * bf16_to_f32(x[i + l]);
     r = norm_scale(lanes, n, eps);
-    if (unit_offset)
+    if (norm == NORM_UNIT_OFFSET)
         for (i = 0; i < n; i++)
             y[i] = bf16_from_f32(bf16_to_f32(x[i]) * r * (1.0f + bf16_to_f32(w[i])));
+    else if (norm == NORM_ONCE)
+        for (i = 0; i < n; i++)
+            y[i] = bf16_from_f32(bf16_to_f32(x[i]) * r * bf16_to_f32(w[i]));
     else
         for (i = 0; i < n; i++)
             y[i] = bf16_from_f32(bf16_round(bf16_to_f32(x[i]) * r) * bf16_to_f32(w[i]));
 }
 
 static void
-rmsnorm_f(float *y, const float *x, const float *w, int n, float eps, bool unit_offset)
+rmsnorm_f(float *y, const float *x, const float *w, int n, float eps, enum norm norm)
 {
     float lanes[OPS_LANES] = { 0 }, r;
     int i = 0;
@@ -88,16 +91,16 @@ rmsnorm_f(float *y, const float *x, const float *w, int n, float eps, bool unit_
         lanes[l] += x[i + l] * x[i + l];
     r = norm_scale(lanes, n, eps);
     for (i = 0; i < n; i++)
-        y[i] = x[i] * r * (unit_offset ? 1.0f + w[i] : w[i]);
+        y[i] = x[i] * r * (norm == NORM_UNIT_OFFSET ? 1.0f + w[i] : w[i]);
 }
 
 static void
-ops_rmsnorm(void *y, const void *x, const void *w, enum dtype dt, int n, float eps, bool unit_offset)
+ops_rmsnorm(void *y, const void *x, const void *w, enum dtype dt, int n, float eps, enum norm norm)
 {
     if (dt == DT_BF16)
-        rmsnorm_bf(y, x, w, n, eps, unit_offset);
+        rmsnorm_bf(y, x, w, n, eps, norm);
     else
-        rmsnorm_f(y, x, w, n, eps, unit_offset);
+        rmsnorm_f(y, x, w, n, eps, norm);
 }
 
 /* --- RoPE: (a, b) -> (a cos - b sin, b cos + a sin), each product rounded to T first --- */

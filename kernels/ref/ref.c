@@ -110,7 +110,7 @@ ref_matmul(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype d
 
 static int
 ref_rmsnorm(struct dev *dev, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
-    bool unit_offset)
+    enum norm norm)
 {
     (void)dev;
     for (int r = 0; r < rows; r++) {
@@ -123,7 +123,9 @@ ref_rmsnorm(struct dev *dev, void *y, const void *x, const void *w, enum dtype d
         for (int i = 0; i < n; i++) {
             double v = get(x, dt, at + (size_t)i) * scale, g = get(w, dt, (size_t)i);
 
-            put(y, dt, at + (size_t)i, unit_offset ? v * (1 + g) : to_t(dt, v) * g);
+            if (norm == NORM_TWICE)
+                v = to_t(dt, v);
+            put(y, dt, at + (size_t)i, norm == NORM_UNIT_OFFSET ? v * (1 + g) : v * g);
         }
     }
     return RC_OK;
@@ -232,6 +234,15 @@ ref_act_mul(struct dev *dev, void *y, const void *g, const void *u, enum dtype d
 }
 
 static int
+ref_scale(struct dev *dev, void *x, enum dtype dt, size_t count, float s)
+{
+    (void)dev;
+    for (size_t i = 0; i < count; i++)
+        put(x, dt, i, get(x, dt, i) * (double)s);
+    return RC_OK;
+}
+
+static int
 ref_add(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count)
 {
     (void)dev;
@@ -323,7 +334,7 @@ ref_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o
 const struct backend backend_ref = {
     .name = "ref", .open = ref_open, .close = ref_close,
     .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .matmul = ref_matmul,
-    .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .add = ref_add,
-    .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
+    .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .scale = ref_scale,
+    .add = ref_add, .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
     .syrk = ref_syrk, .colsq = ref_colsq, .scales = ref_scales, .factor = ref_factor, .gptq = ref_gptq,
 };

@@ -6,12 +6,15 @@ import argparse
 import glob
 import os
 import sys
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
+
+import make_arch
 
 LIMIT = {"": 4e-2, "32": 2e-5}  # of the norm; a bf16 run depends on the processor, by sqrt 2 of its error
 
@@ -59,18 +62,34 @@ def check_model(directory):
                 yield f"{directory}: {name.format(tag)} is off by {off:.3g}, want {LIMIT[tag]:g} at most"
 
 
+def check_family(data, name):
+    want = load_file(os.path.join(data, "arch", name, "expected.safetensors"))
+    with tempfile.TemporaryDirectory() as made:
+        make_arch.fill(data, name, made)
+        got = make_arch.expected(made)
+    for key, w in want.items():
+        off = float((got[key].double() - w.double()).norm() / w.double().norm())
+        limit = LIMIT["32" if "32" in key else ""] * (key.startswith("hidden") or key.startswith("logits"))
+        if not off <= limit:
+            yield f"{name}: {key} is off by {off:.3g}, want {limit:g} at most"
+
+
 def main():
     ap = argparse.ArgumentParser(description="hold the fixtures of t/data against the installed libraries")
     ap.add_argument("data", help="the directory t/data")
     a = ap.parse_args()
     torch.set_num_threads(1)
+    families = make_arch.names(a.data)
     wrong = list(check_tokens(os.path.join(a.data, "tok")))
     models = sorted(d for d in glob.glob(os.path.join(a.data, "tiny", "*")) if os.path.isdir(d))
     for directory in models:
         wrong += check_model(directory)
+    for name in families:
+        wrong += check_family(a.data, name)
     for line in wrong:
         print(f"check_fixtures: {line}", file=sys.stderr)
     print(f"{len(glob.glob(os.path.join(a.data, 'tok', '*.json')))} tokenizers, {len(models)} tiny models, "
+          f"{len(families)} families, "
           f"{len(wrong)} differences")
     return 1 if wrong else 0
 

@@ -61,8 +61,7 @@ static void
 layer(struct setup *s, int l)
 {
     assert_int_equal(fwd_norms(&s->fwd, l), RC_OK);
-    for (int r = 0; r < ROLE_COUNT; r++)
-        assert_int_equal(fwd_load(&s->fwd, l, (enum role)r), RC_OK);
+    assert_int_equal(fwd_load(&s->fwd, 0, POINT_COUNT), RC_OK);
     for (int p = 0; p < POINT_COUNT; p++)
         assert_int_equal(fwd_step(&s->fwd, &s->block), RC_OK);
 }
@@ -168,7 +167,7 @@ test_nll(void **state)
             target[r] = (r + 1) % TOKENS == 0 ? -1 : ((const int32_t *)ids->data)[r + 1];
         assert_int_equal(fwd_head(&s.fwd, &head), RC_OK);
         assert_int_equal(fwd_final(&s.fwd, &s.block, &h), RC_OK);
-        assert_int_equal(s.bk->nll(s.dev, nll, h, DT_F32, ROWS, head, target, 0, 1), RC_OK);
+        assert_int_equal(fwd_nll(&s.fwd, nll, h, ROWS, head, target), RC_OK);
         for (int r = 0, k = 0; r < ROWS; r++)
             if (target[r] >= 0 && fabs(nll[r] - (double)want[k++]) > 2e-4)
                 fail_msg("%s: row %d scores %g, want %g", models[i], r, nll[r], (double)want[k - 1]);

@@ -142,9 +142,9 @@ elementwise_case(struct pair *p, enum dtype dt, int rows, int n)
     void *x = random_values(count, dt), *w = random_values((size_t)n, dt), *u = random_values(count, dt);
     void *a = mem_alloc(count, 4), *b = mem_alloc(count, 4);
 
-    for (int unit = 0; unit < 2; unit++) {
-        assert_int_equal(backend_ref.rmsnorm(p->ref, a, x, w, dt, rows, n, 1e-5f, unit), RC_OK);
-        assert_int_equal(backend_cpu.rmsnorm(p->cpu, b, x, w, dt, rows, n, 1e-5f, unit), RC_OK);
+    for (int norm = NORM_TWICE; norm <= NORM_ONCE; norm++) {
+        assert_int_equal(backend_ref.rmsnorm(p->ref, a, x, w, dt, rows, n, 1e-5f, (enum norm)norm), RC_OK);
+        assert_int_equal(backend_cpu.rmsnorm(p->cpu, b, x, w, dt, rows, n, 1e-5f, (enum norm)norm), RC_OK);
         expect_close("rmsnorm", a, b, dt, count, tolerance(dt));
     }
     for (int act = ACT_SILU; act <= ACT_GELU; act++) {
@@ -378,7 +378,7 @@ test_ops_same_bits(void **state)
     x[N - 1] = bf16_from_f32(-86.5f);
     w[3] = w[N - 1] = bf16_from_f32(1e-4f);
     for (int t = 0; t < 3; t++) {
-        tables[t]->rmsnorm(y[t], x, w, DT_BF16, N, 1e-5f, false);
+        tables[t]->rmsnorm(y[t], x, w, DT_BF16, N, 1e-5f, NORM_TWICE);
         assert_memory_equal(y[0], y[t], sizeof(y[0]));
         tables[t]->act_mul(z[t], x, w, DT_BF16, N, ACT_SILU);
         assert_memory_equal(z[0], z[t], sizeof(z[0]));
