@@ -9,6 +9,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A mixture's tensors, and the key of its experts' width. */
+static const struct moe_names qwen_moe = { .block = "mlp", .gate = "gate_proj", .up = "up_proj", .down = "down_proj",
+    .width = "moe_intermediate_size" };
+static const struct moe_names qwen2_moe = { .block = "mlp", .gate = "gate_proj", .up = "up_proj", .down = "down_proj",
+    .width = "moe_intermediate_size", .shared = true };
+static const struct moe_names olmo_moe = { .block = "mlp", .gate = "gate_proj", .up = "up_proj", .down = "down_proj",
+    .width = "intermediate_size" };
+static const struct moe_names mixtral_moe = { .block = "block_sparse_moe", .gate = "w1", .up = "w3", .down = "w2",
+    .width = "intermediate_size", .chosen = 2, .renormalise = true, .f32 = true };
+
 #define GEMMA .norm = NORM_UNIT_OFFSET, .gelu = true, .scaled_embed = true, .tied = true
 
 /* Defaults are those of transformers' configuration classes, for what files on the hub leave out. */
@@ -36,6 +46,12 @@ static const struct family families[] = {
         .no_rope = NO_ROPE_LIST, .theta = 2e6, .kv_heads = 4, .tied = true, .positions = 32768 },
     { .type = "exaone4", .norms = NORMS_POST, .qk_norm = QK_HEAD, .slide = SLIDE_TYPES, .period = 4, .window = 4096,
         .no_rope = NO_ROPE_FULL, .eps = 1e-5 },
+    { .type = "qwen3_moe", .moe = &qwen_moe, .bias = BIAS_CONFIG, .qk_norm = QK_HEAD, .slide = SLIDE_ALL,
+        .gated_window = true, .window = 4096, .kv_heads = 4 },
+    { .type = "mixtral", .moe = &mixtral_moe, .slide = SLIDE_ALL, .eps = 1e-5, .kv_heads = 8 },
+    { .type = "qwen2_moe", .moe = &qwen2_moe, .bias = BIAS_QKV, .slide = SLIDE_TYPES, .period = -1,
+        .gated_window = true, .window = 4096 },
+    { .type = "olmoe", .moe = &olmo_moe, .bias = BIAS_CONFIG, .qk_norm = QK_WIDTH, .eps = 1e-5 },
     { .type = "seed_oss", .bias = BIAS_SPLIT, .mlp_bias = true, .head_dim = 128 },
 };
 
@@ -375,6 +391,13 @@ listed(const json_t *list, int layer)
     return false;
 }
 
+/* A positive integer of two names, as files of different ages write it. */
+static int
+get_either(const json_t *config, const char *key, const char *other, int *out)
+{
+    return need_int(config, json_object_get(config, key) != NULL ? key : other, 0, out);
+}
+
 static int
 read_moe(struct arch *a, const json_t *config)
 {
@@ -384,7 +407,7 @@ read_moe(struct arch *a, const json_t *config)
 
     if (m == NULL)
         return RC_OK;
-    TRY(need_int(config, m->count, 0, &a->experts));
+    TRY(get_either(config, "num_experts", "num_local_experts", &a->experts));
     TRY(need_int(config, m->width, 0, &a->expert_width));
     TRY(need_int(config, "num_experts_per_tok", m->chosen, &a->experts_per_token));
     TRY(need_int(config, "decoder_sparse_step", 1, &step));

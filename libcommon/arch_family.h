@@ -25,7 +25,7 @@ enum bias { BIAS_NONE, BIAS_CONFIG, BIAS_SPLIT, BIAS_QKV };
 /* A mixture's tensors are LAYER.BLOCK.gate (the router) and LAYER.BLOCK.experts.N.GATE and so on. */
 struct moe_names {
     const char *block, *gate, *up, *down;
-    const char *count, *width; /* keys of config.json */
+    const char *width;  /* key of config.json */
     int         chosen;        /* experts per token, if config.json is silent */
     bool        shared;        /* BLOCK.shared_expert and BLOCK.shared_expert_gate */
     bool        renormalise;   /* always; else by norm_topk_prob */

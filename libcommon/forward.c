@@ -41,6 +41,7 @@ fwd_close(struct fwd *f)
     if (f->bk != NULL)
         fwd_unload(f);
     mem_free(f->expert);
+    fwd_route_free(&f->route);
     for (int i = 0; i < NORM_ID_COUNT; i++)
         mem_free(f->norm[i]);
     for (int i = 0; i < FWD_SCRATCH; i++)
@@ -209,6 +210,19 @@ fwd_load(struct fwd *f, int first, int end)
         arch_linear(f->arch, f->layer, i, &l);
         at = moe && l.point == POINT_MLP ? POINT_DOWN : (int)l.point;
         if (at >= first && at < end)
+            TRY(load_linear(f, &l));
+    }
+    return RC_OK;
+}
+
+int
+fwd_load_router(struct fwd *f)
+{
+    struct linear l;
+
+    for (int i = 0, n = arch_linear_count(f->arch, f->layer); i < n; i++) {
+        arch_linear(f->arch, f->layer, i, &l);
+        if (l.role == ROLE_ROUTER)
             TRY(load_linear(f, &l));
     }
     return RC_OK;
@@ -411,25 +425,33 @@ step_attn(struct fwd *f, struct fwd_block *b)
     return f->watch_cache ? watch_cache(f, b, h.k, h.v) : RC_OK;
 }
 
-/* h [rows, width] = act(gate) * up of x. */
-static int
-gated(struct fwd *f, void *h, const void *x, int rows, int width)
+int
+fwd_gated(struct fwd *f, void *h, const struct fwd_linear *gate, const struct fwd_linear *up, const void *x, int rows,
+    int width)
 {
     size_t count = (size_t)rows * (size_t)width;
-    char *g = fwd_scratch(f, FWD_A, count), *u = fwd_scratch(f, FWD_B, count), *both;
+    void *g = fwd_scratch(f, FWD_A, count), *u = fwd_scratch(f, FWD_B, count);
 
     if (g == NULL || u == NULL)
         return RC_OS;
-    if (f->linear[ROLE_GATE_UP].w != NULL) {
-        if ((both = fwd_scratch(f, FWD_FUSED, 2 * count)) == NULL)
-            return RC_OS;
-        TRY(fwd_mul(f, &f->linear[ROLE_GATE_UP], both, x, rows));
-        take_columns(f, g, both, 2 * width, 0, width, rows);
-        take_columns(f, u, both, 2 * width, width, width, rows);
-    } else {
-        TRY(fwd_mul(f, &f->linear[ROLE_GATE], g, x, rows));
-        TRY(fwd_mul(f, &f->linear[ROLE_UP], u, x, rows));
-    }
+    TRY(fwd_mul(f, gate, g, x, rows));
+    TRY(fwd_mul(f, up, u, x, rows));
+    return f->bk->act_mul(f->dev, h, g, u, f->dt, count, f->arch->act);
+}
+
+/* The same of one product whose rows are gate and then up. */
+static int
+gated_fused(struct fwd *f, void *h, const void *x, int rows, int width)
+{
+    size_t count = (size_t)rows * (size_t)width;
+    char *g = fwd_scratch(f, FWD_A, count), *u = fwd_scratch(f, FWD_B, count);
+    char *both = fwd_scratch(f, FWD_FUSED, 2 * count);
+
+    if (g == NULL || u == NULL || both == NULL)
+        return RC_OS;
+    TRY(fwd_mul(f, &f->linear[ROLE_GATE_UP], both, x, rows));
+    take_columns(f, g, both, 2 * width, 0, width, rows);
+    take_columns(f, u, both, 2 * width, width, width, rows);
     return f->bk->act_mul(f->dev, h, g, u, f->dt, count, f->arch->act);
 }
 
@@ -442,12 +464,13 @@ step_mlp(struct fwd *f, struct fwd_block *b)
     TRY(fwd_input(f, b, &x));
     if ((b->pending = mem_alloc(cells(b, width), dtype_size(f->dt))) == NULL)
         return RC_OS;
-    return gated(f, b->pending, x, b->rows, width);
+    if (f->linear[ROLE_GATE_UP].w != NULL)
+        return gated_fused(f, b->pending, x, b->rows, width);
+    return fwd_gated(f, b->pending, &f->linear[ROLE_GATE], &f->linear[ROLE_UP], x, b->rows, width);
 }
 
-/* x += m norm(y), y [rows, hidden] is overwritten */
-static int
-add_residual(struct fwd *f, struct fwd_block *b, void *y, enum norm_id norm)
+int
+fwd_add_residual(struct fwd *f, struct fwd_block *b, void *y, enum norm_id norm)
 {
     const struct arch *a = f->arch;
     size_t count = cells(b, a->hidden);
@@ -468,7 +491,7 @@ step_residual(struct fwd *f, struct fwd_block *b, enum role r)
     if (y == NULL)
         return RC_OS;
     TRY(fwd_mul(f, &f->linear[r], y, b->pending, b->rows));
-    TRY(add_residual(f, b, y, r == ROLE_O ? NORM_ATTN_OUT : NORM_MLP_OUT));
+    TRY(fwd_add_residual(f, b, y, r == ROLE_O ? NORM_ATTN_OUT : NORM_MLP_OUT));
     mem_free(b->pending);
     b->pending = NULL;
     return RC_OK;
@@ -504,6 +527,7 @@ fwd_input(struct fwd *f, const struct fwd_block *b, const void **x)
 int
 fwd_step(struct fwd *f, struct fwd_block *b)
 {
+    bool moe = (f->arch->layer[f->layer] & LAYER_MOE) != 0;
     int rc = RC_OK;
 
     switch (b->point) {
@@ -514,11 +538,11 @@ fwd_step(struct fwd *f, struct fwd_block *b)
         rc = step_residual(f, b, ROLE_O);
         break;
     case POINT_MLP:
-        rc = step_mlp(f, b);
+        rc = moe ? RC_OK : step_mlp(f, b);
         break;
     case POINT_DOWN:
     case POINT_COUNT:
-        rc = step_residual(f, b, ROLE_DOWN);
+        rc = moe ? fwd_step_moe(f, b) : step_residual(f, b, ROLE_DOWN);
         break;
     }
     if (rc == RC_OK)

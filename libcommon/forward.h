@@ -47,6 +47,16 @@ struct fwd_rope {
     int   tokens; /* of the tables; 0: none yet */
 };
 
+/* Experts of each row of a block; rows of an expert are in order. */
+struct fwd_route {
+    int      cap;     /* of the arrays, in rows */
+    int     *expert;  /* [rows, experts_per_token] */
+    float   *weight;  /* likewise */
+    int     *rows;    /* of the expert asked last */
+    float   *weights; /* of the same */
+    int64_t *tokens;  /* [experts] routed so far; the caller clears it */
+};
+
 enum { FWD_EXPERT_ROLES = 3, FWD_SCRATCH = 8 };
 
 struct fwd {
@@ -63,6 +73,7 @@ struct fwd {
     struct fwd_linear   (*expert)[FWD_EXPERT_ROLES]; /* [arch.experts] gate, up, down; NULL: none */
     void                 *norm[NORM_ID_COUNT];
     struct fwd_rope       rope[2]; /* of layers that do not slide, and of those that do */
+    struct fwd_route      route;
     void                 *scratch[FWD_SCRATCH];
     size_t                scratch_bytes[FWD_SCRATCH];
 };
@@ -86,6 +97,15 @@ int fwd_pending(const struct arch *a, int layer, enum point p);
 /* The rows that modules of b->point see; valid until the next call on f. */
 int fwd_input(struct fwd *f, const struct fwd_block *b, const void **x);
 int fwd_step(struct fwd *f, struct fwd_block *b);
+
+/* Of a layer with experts, at POINT_MLP or POINT_DOWN: *x = norm(x), and which experts get which rows of it, added to
+ * route.tokens. The router must be loaded (fwd_load_router, or all of POINT_DOWN). */
+int fwd_route(struct fwd *f, const struct fwd_block *b, const void **x);
+int fwd_load_router(struct fwd *f);
+/* After fwd_route: inputs of expert e at b->point, of all rows or of those routed to it; *rows may be 0. Expert -1 is
+ * the shared one at POINT_DOWN. Valid until the next call on f. */
+int fwd_expert_input(struct fwd *f, const struct fwd_block *b, const void *x, int e, bool all, const void **in,
+    int *rows);
 
 /* After the last layer: final norm into *h (valid until the next call), for logits. */
 int fwd_final(struct fwd *f, const struct fwd_block *b, const void **h);

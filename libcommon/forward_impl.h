@@ -5,11 +5,18 @@
 #include "forward.h"
 
 /* Uses of scratch. */
-enum fwd_use { FWD_NORM, FWD_A, FWD_B, FWD_C, FWD_FUSED };
+enum fwd_use { FWD_NORM, FWD_A, FWD_B, FWD_C, FWD_FUSED, FWD_SUM, FWD_ROUTE };
 
 /* count values of type f->dt, valid until the same use is asked again; NULL: no memory */
 void *fwd_scratch(struct fwd *f, enum fwd_use use, size_t count);
 /* y = W x + bias; RC_BUG: not loaded */
+/* h [rows, width] = act(gate x) * (up x) */
+int fwd_gated(struct fwd *f, void *h, const struct fwd_linear *gate, const struct fwd_linear *up, const void *x,
+    int rows, int width);
+/* x += m norm(y), y [rows, hidden] is overwritten */
+int fwd_add_residual(struct fwd *f, struct fwd_block *b, void *y, enum norm_id norm);
+void fwd_route_free(struct fwd_route *r);
+int fwd_step_moe(struct fwd *f, struct fwd_block *b);
 int fwd_mul(struct fwd *f, const struct fwd_linear *l, void *y, const void *x, int rows);
 
 #endif

@@ -50,6 +50,13 @@ MODELS = {
                                       logits_scaling=3.0, mlp_bias=True, tie_word_embeddings=True)),
     "smollm3": ("SmolLM3Config", dict(no_rope_layer_interval=2)),
     "exaone4": ("Exaone4Config", dict(sliding_window=4, sliding_window_pattern=2)),
+    "qwen3_moe": ("Qwen3MoeConfig", dict(head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=16,
+                                         norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[1])),
+    "mixtral": ("MixtralConfig", dict(num_local_experts=5, num_experts_per_tok=2, intermediate_size=32,
+                                      sliding_window=4)),
+    "qwen2_moe": ("Qwen2MoeConfig", dict(num_experts=4, num_experts_per_tok=3, moe_intermediate_size=16,
+                                         shared_expert_intermediate_size=32)),
+    "olmoe": ("OlmoeConfig", dict(num_experts=4, num_experts_per_tok=2, intermediate_size=16)),
     "seed_oss": ("SeedOssConfig", dict(head_dim=16, attention_bias=True, attention_out_bias=False)),
 }
 
