@@ -284,43 +284,53 @@ need_module(struct check *c, const char *name, const char *why)
 }
 
 static void
-check_role(struct check *c, const struct arch *a, int layer, enum role r)
+check_linear(struct check *c, const struct arch *a, int layer, const struct linear *l)
 {
     char name[ARCH_NAME_MAX];
     const struct check_module *m;
-    int rows, cols;
 
-    arch_module(a, layer, r, name);
-    arch_role_shape(a, r, &rows, &cols);
+    arch_module(a, layer, l, name);
     need_module(c, name, asked);
     if ((m = check_module(c, name, strlen(name))) == NULL)
         return;
-    if (m->rows > 0 && (m->rows != rows || m->cols != cols))
+    if (m->rows > 0 && (m->rows != l->rows || m->cols != l->cols))
         check_finding(c, CHECK_SHAPE, m->name, "weight is [%lld, %lld], config.json asks for [%d, %d]",
-            (long long)m->rows, (long long)m->cols, rows, cols);
-    if (arch_role_bias(a, r) && m->part[PART_BIAS] == NULL && !c->unread)
+            (long long)m->rows, (long long)m->cols, l->rows, l->cols);
+    if (l->bias && m->part[PART_BIAS] == NULL && !c->unread)
         check_finding(c, CHECK_MISSING, m->name, "no bias, which config.json asks for");
+}
+
+static bool
+has_tensor(const void *check, const char *name)
+{
+    return check_tensor(check, name) != NULL;
 }
 
 static void
 check_arch(struct check *c)
 {
+    void (*const outside[])(const struct arch *, char[ARCH_NAME_MAX]) = { arch_embed, arch_final_norm, arch_head };
     char name[ARCH_NAME_MAX];
+    struct linear linear;
     struct arch a;
+    int width;
 
     if (arch_read(&a, c->config) != RC_OK)
         return; /* a family that is not known here */
+    (void)arch_locate(&a, has_tensor, c); /* nowhere: what is missing is said below */
     for (int l = 0; l < a.layers; l++) {
-        for (int r = 0; r < ROLE_COUNT; r++)
-            check_role(c, &a, l, (enum role)r);
-        for (int which = 1; which <= 2; which++) {
-            arch_norm(&a, l, which, name);
-            need_module(c, name, asked);
+        for (int i = 0, n = arch_linear_count(&a, l); i < n; i++) {
+            arch_linear(&a, l, i, &linear);
+            check_linear(c, &a, l, &linear);
         }
+        for (int n = 0; n < NORM_ID_COUNT; n++)
+            if (arch_norm(&a, l, (enum norm_id)n, name, &width))
+                need_module(c, name, asked);
     }
-    need_module(c, arch_embed(&a), asked);
-    need_module(c, arch_final_norm(&a), asked);
-    need_module(c, arch_head(&a), asked);
+    for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
+        outside[i](&a, name);
+        need_module(c, name, asked);
+    }
 }
 
 /* --- the whole --- */
