@@ -1,5 +1,6 @@
 /* forward - one decoder layer, capture point by capture point, over blocks of samples */
 #include "forward_impl.h"
+#include "inputs.h"
 #include "mem.h"
 #include "msg.h"
 
@@ -40,6 +41,8 @@ fwd_close(struct fwd *f)
 {
     if (f->bk != NULL)
         fwd_unload(f);
+    inputs_free(&f->cache[0]);
+    inputs_free(&f->cache[1]);
     mem_free(f->expert);
     fwd_route_free(&f->route);
     for (int i = 0; i < NORM_ID_COUNT; i++)
@@ -173,6 +176,7 @@ linear_free(struct fwd *f, struct fwd_linear *l)
     if (l->w != NULL)
         f->bk->weight_free(f->dev, l->w);
     mem_free(l->bias);
+    inputs_free(&l->in);
     *l = (struct fwd_linear){ 0 };
 }
 
@@ -186,6 +190,8 @@ load_linear(struct fwd *f, const struct linear *l)
 
     linear_free(f, to);
     arch_module(f->arch, f->layer, l, module);
+    to->cols = l->cols;
+    TRY(fwd_round_load(f, module, to));
     if (l->bias) {
         TRY(tensor_name(name, sizeof(name), module, "bias"));
         TRY(load_vector(f, name, l->rows, &to->bias));
@@ -212,7 +218,7 @@ fwd_load(struct fwd *f, int first, int end)
         if (at >= first && at < end)
             TRY(load_linear(f, &l));
     }
-    return RC_OK;
+    return first <= POINT_ATTN ? fwd_round_load_cache(f) : RC_OK;
 }
 
 int
@@ -322,6 +328,7 @@ attend(struct fwd *f, char *o, const struct heads *h, int row, int samples, int 
         TRY(f->bk->rope(f->dev, q, f->dt, rows, a->heads, a->head_dim, ldq, t->cos_t, t->sin_t, r->dim, tokens));
         TRY(f->bk->rope(f->dev, k, f->dt, rows, a->kv_heads, a->head_dim, ldk, t->cos_t, t->sin_t, r->dim, tokens));
     }
+    TRY(fwd_round_cache(f, k, h->v + ko, rows));
     return f->bk->attention(f->dev, o + qo, q, ldq, k, ldk, h->v + ko, ldk, f->dt, rows, &at);
 }
 
@@ -330,6 +337,7 @@ fwd_mul(struct fwd *f, const struct fwd_linear *l, void *y, const void *x, int r
 {
     if (l->w == NULL)
         return err_set(RC_BUG, "weights of layer %d are not loaded", f->layer);
+    TRY(fwd_round_input(f, l, &x, rows));
     return f->bk->matmul(f->dev, y, f->dt, x, f->dt, rows, l->w, l->bias);
 }
 
@@ -434,6 +442,7 @@ fwd_gated(struct fwd *f, void *h, const struct fwd_linear *gate, const struct fw
 
     if (g == NULL || u == NULL)
         return RC_OS;
+    fwd_round_forget(f); /* another expert's rows may lie where the last one's did */
     TRY(fwd_mul(f, gate, g, x, rows));
     TRY(fwd_mul(f, up, u, x, rows));
     return f->bk->act_mul(f->dev, h, g, u, f->dt, count, f->arch->act);
@@ -530,6 +539,8 @@ fwd_step(struct fwd *f, struct fwd_block *b)
     bool moe = (f->arch->layer[f->layer] & LAYER_MOE) != 0;
     int rc = RC_OK;
 
+    f->stepped = b;
+    fwd_round_forget(f);
     switch (b->point) {
     case POINT_ATTN:
         rc = step_attn(f, b);

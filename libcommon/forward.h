@@ -28,6 +28,17 @@ struct dense {
 
 typedef int fwd_dense_fn(void *ctx, const char *tensor, struct dense *out);
 
+/* How activations are rounded, and the scales that it points to: do not copy. */
+struct inputs {
+    bool            on; /* false: not rounded */
+    struct rounding r;
+    float          *scale; /* [r.parts], owned; NULL: dynamic */
+    int8_t          zero;
+};
+
+/* Of the inputs of a module; or, cache "k" or "v", of what an attention caches. *out is replaced. */
+typedef int fwd_inputs_fn(void *ctx, const char *module, const char *cache, struct inputs *out);
+
 struct fwd_block {
     int         samples, rows;
     int        *tokens;  /* [samples] rows of each */
@@ -40,6 +51,8 @@ struct fwd_block {
 struct fwd_linear {
     struct weight *w; /* NULL: not loaded */
     void          *bias;
+    int            cols;
+    struct inputs  in;
 };
 
 struct fwd_rope {
@@ -67,6 +80,11 @@ struct fwd {
     bool                  eager; /* attention rounds as struct attn_args says */
     fwd_dense_fn         *dense;
     void                 *ctx;
+    fwd_inputs_fn        *inputs; /* the caller sets it: inputs and caches are rounded so; NULL: not at all */
+    struct inputs         cache[2]; /* of the loaded layer: keys, values */
+    const struct fwd_block *stepped;
+    const void           *rounded_x;  /* whose rounded values scratch holds, */
+    const struct rounding *rounded_by; /* and by what; NULL: nobody's */
     bool                  watch_cache; /* the caller sets it: attention leaves ranges in blocks */
     int                   layer;  /* whose norms are loaded */
     struct fwd_linear     linear[ROLE_COUNT];

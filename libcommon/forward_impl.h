@@ -5,11 +5,10 @@
 #include "forward.h"
 
 /* Uses of scratch. */
-enum fwd_use { FWD_NORM, FWD_A, FWD_B, FWD_C, FWD_FUSED, FWD_SUM, FWD_ROUTE };
+enum fwd_use { FWD_NORM, FWD_A, FWD_B, FWD_C, FWD_FUSED, FWD_SUM, FWD_ROUTE, FWD_ROUND };
 
 /* count values of type f->dt, valid until the same use is asked again; NULL: no memory */
 void *fwd_scratch(struct fwd *f, enum fwd_use use, size_t count);
-/* y = W x + bias; RC_BUG: not loaded */
 /* h [rows, width] = act(gate x) * (up x) */
 int fwd_gated(struct fwd *f, void *h, const struct fwd_linear *gate, const struct fwd_linear *up, const void *x,
     int rows, int width);
@@ -17,6 +16,17 @@ int fwd_gated(struct fwd *f, void *h, const struct fwd_linear *gate, const struc
 int fwd_add_residual(struct fwd *f, struct fwd_block *b, void *y, enum norm_id norm);
 void fwd_route_free(struct fwd_route *r);
 int fwd_step_moe(struct fwd *f, struct fwd_block *b);
+/* y = W x + bias, x rounded first where the module's inputs are; RC_BUG: not loaded */
 int fwd_mul(struct fwd *f, const struct fwd_linear *l, void *y, const void *x, int rows);
+
+/* forward_round.c */
+int  fwd_round_load(struct fwd *f, const char *module, struct fwd_linear *l);
+int  fwd_round_load_cache(struct fwd *f);
+/* Points *x [rows, l's columns] to its rounded values if there are any. Those of the last call serve again for the same
+ * x until fwd_round_forget(), which is due before x changes. */
+int  fwd_round_input(struct fwd *f, const struct fwd_linear *l, const void **x, int rows);
+void fwd_round_forget(struct fwd *f);
+/* Keys and values of consecutive samples, in place. */
+int  fwd_round_cache(struct fwd *f, void *k, void *v, int rows);
 
 #endif

@@ -10,14 +10,6 @@
 
 #include "weights.h"
 
-/* A rounding and the scales that it points to. */
-struct inputs {
-    bool            on; /* false: not rounded */
-    struct rounding r;
-    float          *scale; /* [r.parts], owned; NULL: dynamic */
-    int8_t          zero;
-};
-
 void inputs_free(struct inputs *in);
 
 /* How activations of type t (BF16, F32) are rounded under a: all of *out but static scales. */

@@ -1,6 +1,7 @@
 /* source - a checkpoint as dense tensors, plain or compressed by compressed-tensors */
 #include "source.h"
 
+#include "inputs.h"
 #include "mem.h"
 #include "msg.h"
 #include "weights.h"
@@ -73,18 +74,37 @@ source_stored(const struct model *m, const char *name, struct dense *out)
     return RC_OK;
 }
 
+/* Norms and embeddings are of other classes. */
+static int
+group_of(const struct source *s, const char *module)
+{
+    return s->recipe != NULL && strstr(module, "_proj") != NULL ? recipe_find(s->recipe, module, "Linear", NULL) : -1;
+}
+
 int
 source_dense(void *ctx, const char *name, struct dense *out)
 {
     struct source *s = ctx;
     char module[ARCH_NAME_MAX];
-    int group = -1;
+    int group = arch_weight_module(name, module) ? group_of(s, module) : -1;
 
-    /* norms and embeddings are of other classes */
-    if (s->recipe != NULL && arch_weight_module(name, module) && strstr(module, "_proj") != NULL)
-        group = recipe_find(s->recipe, module, "Linear", NULL);
     if (group >= 0)
         return weights_dense(out, module, &s->recipe->groups[group].scheme, s->arch.dtype, find_tensor, &s->model,
             s->pool);
     return source_stored(&s->model, name, out);
+}
+
+int
+source_inputs(void *ctx, const char *module, const char *cache, struct inputs *out)
+{
+    struct source *s = ctx;
+    int group = cache == NULL ? group_of(s, module) : -1;
+
+    if (cache != NULL && s->recipe != NULL && s->recipe->has_cache)
+        return inputs_find_cache(out, module, cache, &s->recipe->cache, s->dt, s->arch.kv_heads, find_tensor,
+            &s->model);
+    if (group >= 0)
+        return inputs_find(out, module, &s->recipe->groups[group].scheme, s->dt, find_tensor, &s->model);
+    inputs_free(out);
+    return RC_OK;
 }

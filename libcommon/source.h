@@ -11,6 +11,7 @@ struct source {
     struct arch    arch;
     struct recipe *recipe; /* of quantization_config; NULL: plain */
     struct pool   *pool;   /* for decoding */
+    enum dtype     dt;     /* of activations, for source_inputs */
 };
 
 /* arch_read and arch_locate of a model; RC_DATA. */
@@ -21,5 +22,7 @@ void source_close(struct source *s);
 /* A tensor of one or two dimensions as it is stored; RC_DATA. */
 int  source_stored(const struct model *m, const char *tensor, struct dense *out);
 int  source_dense(void *source, const char *tensor, struct dense *out); /* fwd_dense_fn */
+/* fwd_inputs_fn: what the checkpoint's schemes say of inputs and caches, with its static scales. */
+int  source_inputs(void *source, const char *module, const char *cache, struct inputs *out);
 
 #endif

@@ -91,6 +91,54 @@ ok 'weights are left alone where the recipe compresses none' '
     cmp a b
 '
 
+# --- llmc-eval rounds activations as transformers with compressed-tensors does ---
+
+# A symmetric int scale puts the largest value on a tie (127.5 steps), so that the last bit of a sum decides a code.
+t_tab=$(printf '\t')
+while IFS=$t_tab read -r t_a t_b t_c t_d t_args; do
+    case $t_args in
+    *W8A8*) t_tol=0.02 ;;
+    *) t_tol=0.0002 ;;
+    esac
+    recipe r.yaml QuantizationModifier "$t_args"
+    ok "llmc-eval, $t_args" "
+        rm -rf o o.work
+        llmc run '$data/tiny/f32' -r r.yaml -d '$data/tiny/f32.jsonl' --sequential input -o o -q >out
+        { echo $t_a; echo $t_b; echo $t_c; echo $t_d; } >want
+        llmc-eval -m o -d '$data/tiny/f32.jsonl' -l 48 --each | head -n 2 >got
+        llmc-eval -m o -d '$data/tiny/f32.jsonl' -l 48 --each --weights-only | head -n 2 >>got
+        paste want got | awk '{ print; d = \$1 - \$3; if (!(d * d < $t_tol * $t_tol)) bad = 1 } END { exit bad || NR != 4 }'
+    "
+done <"$data/rounded.tsv"
+ok 'llmc-eval: the same bytes for every number of threads, near those of ref' '
+    llmc-eval -m bias-nvfp4 -d "$data/tiny/bias.jsonl" -l 48 --dtype bfloat16 -j 1 >a
+    llmc-eval -m bias-nvfp4 -d "$data/tiny/bias.jsonl" -l 48 --dtype bfloat16 -j 3 >b
+    cmp a b
+    llmc-eval -m f32-fp8 -d "$data/tiny/f32.jsonl" -l 48 --backend ref >a
+    llmc-eval -m f32-fp8 -d "$data/tiny/f32.jsonl" -l 48 --backend cpu >b
+    paste a b | awk -F "\t" "{ d = \$3 - \$7; exit !(d * d < 1e-4) }"
+'
+
+spoilt() {  # name pattern code of st.pl
+    ok "llmc-eval: $1" "
+        rm -rf spoilt
+        cp -r bias-fp8 spoilt
+        perl '$data/mk/st.pl' bias-fp8/model.safetensors spoilt/model.safetensors '$3'
+        rc=0
+        llmc-eval -m spoilt -d '$data/tiny/bias.jsonl' -l 48 >out 2>err || rc=\$?
+        cat err
+        [ \"\$rc\" -eq 65 ] && oneline err && grep -q '$2' err && [ ! -s out ]
+        llmc-eval -m spoilt -d '$data/tiny/bias.jsonl' -l 48 --weights-only
+    "
+}
+t_q=model.layers.1.self_attn.q_proj.input_scale t_k=model.layers.2.self_attn.k_scale
+spoilt 'a scale of inputs that is missing' "no tensor $t_q" "\$h->{\"other\"} = delete \$h->{\"$t_q\"}"
+spoilt 'a scale of inputs that is NaN' "$t_q is nan" \
+    "substr(\$data, \$h->{\"$t_q\"}{data_offsets}[0], 2) = pack \"v\", 0x7fc0"
+spoilt 'a scale of keys that is 0' "$t_k is 0" "substr(\$data, \$h->{\"$t_k\"}{data_offsets}[0], 2) = pack \"v\", 0"
+spoilt 'a scale of keys of another shape' "$t_k is BF16 of 2 bytes\|BF16.*want" \
+    "my \$o = \$h->{\"$t_k\"}; \$o->{dtype} = \"U8\"; \$o->{shape} = [2]"
+
 # --- every sample counts, whoever saw it ---
 
 ids 48 6 >ids
@@ -120,7 +168,7 @@ ok 'nor do blocks and threads' '
     cmp p/model.safetensors bo/model.safetensors
 '
 ok 'fewer samples do' '
-    head -n 1 ids >one
+    head -n 1 ids >one; rm -rf o o.work
     llmc run m -s FP8 -a rtn -d one -o o -q >out
     if cmp -s p/model.safetensors o/model.safetensors; then exit 1; fi
     values p/model.safetensors "input_scale" | cut -f 4 >a

@@ -22,7 +22,7 @@ static const char *const dtypes[] = { "float32", "bfloat16", NULL };
 static struct {
     const char *model, *data, *join, *backend, *dtype, *dump;
     int         windows, length, threads;
-    bool        quiet, each;
+    bool        quiet, each, weights_only;
 } cfg = { .join = "\\n\\n", .length = 512, .dtype = "float32" };
 
 static const struct opt options[] = {
@@ -32,6 +32,7 @@ static const struct opt options[] = {
     OPT_INT('w', "windows", &cfg.windows, 1, 1 << 30, "n", "windows to score (default: all)"),
     OPT_INT('l', "length", &cfg.length, 2, 1 << 24, "n", "tokens of a window"),
     OPT_CHOICE(0, "dtype", &cfg.dtype, dtypes, "type", "of activations: float32 or bfloat16"),
+    OPT_FLAG(0, "weights-only", &cfg.weights_only, "do not round activations, whatever the scheme says"),
     OPT_INT('j', "threads", &cfg.threads, 1, 4096, "n", "threads (default: the processors that we may use)"),
     OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, ref (default: the fastest here)"),
     OPT_FLAG(0, "each", &cfg.each, "print every window's mean log likelihood, too"),
@@ -259,9 +260,9 @@ evaluate(struct eval *e)
     TRY(backend_find(&e->bk, cfg.backend));
     TRY(e->bk->open(&e->dev, &o));
     e->src.pool = dev_pool(e->dev);
-    TRY(fwd_open(&e->fwd, e->bk, e->dev, &e->src.arch, strcmp(cfg.dtype, "float32") == 0 ? DT_F32 : DT_BF16,
-        source_dense,
-        &e->src));
+    e->src.dt = strcmp(cfg.dtype, "float32") == 0 ? DT_F32 : DT_BF16;
+    TRY(fwd_open(&e->fwd, e->bk, e->dev, &e->src.arch, e->src.dt, source_dense, &e->src));
+    e->fwd.inputs = cfg.weights_only ? NULL : source_inputs;
     TRY(read_tokens(e));
     TRY(begin(e));
     if (cfg.dump != NULL)
