@@ -221,7 +221,7 @@ one_step(struct calib *c, int step, int last)
     captured = run_clock();
     if (step == last)
         return RC_OK;
-    if (capture_it && wait && mode != SEQUENTIAL_NONE)
+    if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
         TRY(wait_step(c, step));
     if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
         TRY(propagate(c, step));

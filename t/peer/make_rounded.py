@@ -1,5 +1,5 @@
-"""What transformers and compressed-tensors compute, rounding activations, with checkpoints that llmc makes of a tiny f32
-model by plain rounding. usage: make_rounded.py BIN t/data/tiny OUT     (t/data/rounded.tsv)
+"""What transformers and compressed-tensors compute, rounding activations, with checkpoints that llmc makes of a tiny
+f32 model by plain rounding. usage: make_rounded.py BIN t/data/tiny OUT     (t/data/rounded.tsv)
 Lines: mean negative log likelihoods of the two samples, the same without rounding activations, arguments of
 QuantizationModifier."""
 import json, os, subprocess, sys, tempfile
@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 LINEAR = "targets: [Linear], ignore: [lm_head]"
 RECIPES = [f"{LINEAR}, scheme: {s}" for s in ("W8A8", "FP8", "FP8_DYNAMIC", "NVFP4", "MXFP4", "MXFP8")]
 INT8 = "{targets: [Linear], weights: {num_bits: 8, strategy: channel}, input_activations: {%s}}"
-for args in ("strategy: token, dynamic: true, symmetric: false", "strategy: tensor", "strategy: tensor, symmetric: false",
-             "strategy: tensor, dynamic: true, symmetric: false"):
+for args in ("strategy: token, dynamic: true, symmetric: false", "strategy: tensor",
+             "strategy: tensor, symmetric: false", "strategy: tensor, dynamic: true, symmetric: false"):
     RECIPES.append("config_groups: {g: %s}, ignore: [lm_head]" % (INT8 % args))
 CACHE = "kv_cache_scheme: {num_bits: 8, type: float, strategy: %s}"
 RECIPES.append(CACHE % "tensor")
