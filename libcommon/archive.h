@@ -1,8 +1,8 @@
 /* archive - read a file that may be compressed (.gz, .bz2, .xz, .zst or .lz4) or a tar, by content
  *
  * Through libarchive, but gzip through zlib, which checks the sums that libarchive passes over. Any other file is one
- * member of its own. Of a tar the regular files are members, in its order, but those with a name that starts with a dot;
- * they may be compressed, too.
+ * member of its own. Of a tar the regular files are members, in its order, but those with a name that starts with a
+ * dot; they may be compressed, too.
  */
 #ifndef LLMC_ARCHIVE_H
 #define LLMC_ARCHIVE_H

@@ -1,9 +1,9 @@
 /* check - what vLLM and transformers rely on in a compressed-tensors checkpoint, held against its files
  *
  * Reads any checkpoint of that format, by whatever program: directory, index, config.json, then one tensor after the
- * other, mapped and let go again. Everything wrong becomes a finding, which is a rule of the table, a subject (a file, a
- * module, a tensor) and a sentence; findings do not stop the check. A plain checkpoint is held to the rules that do not
- * need a quantization_config.
+ * other, mapped and let go again. Everything wrong becomes a finding, which is a rule of the table, a subject (a
+ * file, a module, a tensor) and a sentence; findings do not stop the check. A plain checkpoint is held to the rules
+ * that do not need a quantization_config.
  *
  * Modules are known by the names of their tensors: a weight of two dimensions belongs to a Linear unless its name says
  * embedding. Of model families in arch.h the shapes that config.json asks for are checked, too.
@@ -15,8 +15,8 @@
 
 enum check_rule {
     /* directory */
-    CHECK_FILE, CHECK_METADATA, CHECK_INDEX, CHECK_TOTAL_SIZE, CHECK_STALE, CHECK_DUPLICATE, CHECK_SIDE_FILE, CHECK_TIED,
-    /* config.json */
+    CHECK_FILE, CHECK_METADATA, CHECK_INDEX, CHECK_TOTAL_SIZE, CHECK_STALE, CHECK_DUPLICATE, CHECK_SIDE_FILE,
+    CHECK_TIED, /* config.json */
     CHECK_CONFIG, CHECK_ARGS, CHECK_FORMAT, CHECK_IGNORE, CHECK_TARGET,
     /* tensors of modules */
     CHECK_MISSING, CHECK_LEFTOVER, CHECK_DTYPE, CHECK_SHAPE, CHECK_FUSED, CHECK_SHARED_SCALE,
@@ -41,8 +41,8 @@ struct check_opts {
     void            *ctx;
 };
 
-/* *findings: how many. RC_OK also with findings; RC_NOINPUT, RC_DATA, RC_IO: what is needed to begin cannot be read (the
- * directory, config.json, any weights; the source). */
+/* *findings: how many. RC_OK also with findings; RC_NOINPUT, RC_DATA, RC_IO: what is needed to begin cannot be read
+ * (the directory, config.json, any weights; the source). */
 int check_run(const char *dir, const struct check_opts *o, int *findings);
 
 /* Whether the runtime fuses both modules into one layer, by their names: q, k and v; gate and up; ... */

@@ -84,7 +84,8 @@ account_one(struct account *a, const struct tensor *t)
     if (listed(a->dropped, t->name) || (c->tied && last != NULL && strcmp(last, "lm_head.weight") == 0) || c->unread ||
         (c->bad_group && m != NULL))
         return;
-    check_finding(c, CHECK_DROPPED, t->name, "is in the source, but neither compressed nor copied nor listed as dropped");
+    check_finding(c, CHECK_DROPPED, t->name,
+        "is in the source, but neither compressed nor copied nor listed as dropped");
 }
 
 static bool

@@ -1,6 +1,7 @@
 /* check_values - scales, zero points, codes and what is copied, value by value
  *
- * One tensor after the other; each is let go again. A finding tells how many values of a tensor are wrong, and the first.
+ * One tensor after the other; each is let go again. A finding tells how many values of a tensor are wrong, and the
+ * first.
  */
 #include "check_parts.h"
 
@@ -26,7 +27,8 @@ note(struct wrong *w, size_t at, double value)
 }
 
 static void
-report(struct check *c, enum check_rule rule, const struct tensor *t, const struct wrong *w, size_t of, const char *what)
+report(struct check *c, enum check_rule rule, const struct tensor *t, const struct wrong *w, size_t of,
+    const char *what)
 {
     char at[64] = "";
     size_t cols = t->ndim > 1 && t->shape[t->ndim - 1] > 0 ? (size_t)t->shape[t->ndim - 1] : 0;
@@ -134,7 +136,8 @@ check_word_tails(struct check *c, const struct tensor *t, size_t strings, size_t
         if (!tail_clear((const uint8_t *)t->data + i * step * 4, count, stride, used))
             note(&w, i, 1);
     if (w.count > 0)
-        check_finding(c, CHECK_PADDING, t->name, "%zu of %zu %s end in bits that are not zero, the first is %zu", w.count,
+        check_finding(c, CHECK_PADDING, t->name,
+            "%zu of %zu %s end in bits that are not zero, the first is %zu", w.count,
             strings, stride == 1 ? "rows" : "columns", w.first);
 }
 
@@ -263,7 +266,8 @@ check_values(struct check *c)
         const char *dot = strrchr(t->name, '.');
         const struct check_module *m = dot != NULL ? check_module(c, t->name, (size_t)(dot - t->name)) : NULL;
 
-        if ((t->dtype == DT_BF16 || t->dtype == DT_F16 || t->dtype == DT_F32 || t->dtype == DT_F64) && !is_scale(c, m, t))
+        if ((t->dtype == DT_BF16 || t->dtype == DT_F16 || t->dtype == DT_F32 || t->dtype == DT_F64) &&
+            !is_scale(c, m, t))
             check_dense(c, t);
     }
 }

@@ -23,13 +23,14 @@ struct npy {
 };
 
 bool npy_is(const char *s, size_t len);
-int  npy_parse(struct npy *n, const char *s, size_t len); /* s: the start of the file, to NPY_HEADER_MAX bytes; RC_DATA */
+/* s: the start of the file, to NPY_HEADER_MAX bytes; RC_DATA */
+int  npy_parse(struct npy *n, const char *s, size_t len);
 
 size_t ids_size(enum id_type type);
 /* n little-endian integers as token ids; row is for messages. */
 int ids_from(int32_t *out, const void *raw, size_t n, enum id_type type, int64_t row);
-/* The part of a sample where mask is not 0, in one piece or none; keep: and what is after it. RC_DATA: it has a hole, or
- * what is kept would be seen by the tokens. */
+/* The part of a sample where mask is not 0, in one piece or none; keep: and what is after it. RC_DATA: it has a
+ * hole, or what is kept would be seen by the tokens. */
 int ids_unpad(const uint8_t *mask, size_t n, bool keep, size_t *first, size_t *count);
 
 /* A safetensors file with input_ids, in memory that outlives it. Zero-initialise. */

@@ -87,7 +87,8 @@ pack_zero_points(struct packed_tensors *p, const char *module, const struct roun
             return RC_OS;
         pack_zeros(q->bits, r->zero, rows, cols, out);
     } else {
-        if ((out = weights_add(p, module, "weight_zero_point", DT_I8, rows, q->strategy == STRATEGY_TENSOR ? 0 : cols)) == NULL)
+        out = weights_add(p, module, "weight_zero_point", DT_I8, rows, q->strategy == STRATEGY_TENSOR ? 0 : cols);
+        if (out == NULL)
             return RC_OS;
         memcpy(out, r->zero, (size_t)rows * (size_t)cols);
     }
