@@ -1,9 +1,9 @@
 /* check - what vLLM and transformers rely on in a compressed-tensors checkpoint, held against its files
  *
  * Reads any checkpoint of that format, by whatever program: directory, index, config.json, then one tensor after the
- * other, mapped and let go again. Everything wrong becomes a finding, which is a rule of the table, a subject (a
- * file, a module, a tensor) and a sentence; findings do not stop the check. A plain checkpoint is held to the rules
- * that do not need a quantization_config.
+ * other, mapped and let go again. Everything wrong becomes a finding, which is a rule of the table, a subject (a file,
+ * a module, a tensor) and a sentence; findings do not stop the check. A plain checkpoint is held to the rules that do
+ * not need a quantization_config.
  *
  * Modules are known by the names of their tensors: a weight of two dimensions belongs to a Linear unless its name says
  * embedding. Of model families in arch.h the shapes that config.json asks for are checked, too.
@@ -16,7 +16,8 @@
 enum check_rule {
     /* directory */
     CHECK_FILE, CHECK_METADATA, CHECK_INDEX, CHECK_TOTAL_SIZE, CHECK_STALE, CHECK_DUPLICATE, CHECK_SIDE_FILE,
-    CHECK_TIED, /* config.json */
+    CHECK_TIED,
+    /* config.json */
     CHECK_CONFIG, CHECK_ARGS, CHECK_FORMAT, CHECK_IGNORE, CHECK_TARGET,
     /* tensors of modules */
     CHECK_MISSING, CHECK_LEFTOVER, CHECK_DTYPE, CHECK_SHAPE, CHECK_FUSED, CHECK_SHARED_SCALE,
@@ -35,7 +36,7 @@ extern const struct check_row {
 typedef void check_report_fn(void *ctx, enum check_rule rule, const char *subject, const char *what);
 
 struct check_opts {
-    const char      *against; /* what it was made from; NULL: the model that provenance.json names; "": no accounting */
+    const char      *against; /* what it was made from; NULL: the model that provenance.json names; "": whatever */
     bool             quick;   /* structure and scales only: no codes, no dense values, no comparison of bytes */
     check_report_fn *report;  /* NULL: findings are counted only */
     void            *ctx;

@@ -10,8 +10,8 @@
 /* Tensors of a module by the last component of their names; those from PACKED on are there for quantisation alone. */
 enum part {
     PART_WEIGHT, PART_BIAS, PART_PACKED, PART_SCALE, PART_ZERO, PART_GLOBAL, PART_SHAPE, PART_GROUP_INDEX,
-    PART_IN_SCALE, PART_IN_ZERO,
-    PART_IN_GLOBAL, PART_OUT_SCALE, PART_OUT_ZERO, PART_K_SCALE, PART_V_SCALE, PART_Q_SCALE, PART_COUNT
+    PART_IN_SCALE, PART_IN_ZERO, PART_IN_GLOBAL, PART_OUT_SCALE, PART_OUT_ZERO, PART_K_SCALE, PART_V_SCALE,
+    PART_Q_SCALE, PART_COUNT
 };
 
 struct check_file {

@@ -136,9 +136,8 @@ check_word_tails(struct check *c, const struct tensor *t, size_t strings, size_t
         if (!tail_clear((const uint8_t *)t->data + i * step * 4, count, stride, used))
             note(&w, i, 1);
     if (w.count > 0)
-        check_finding(c, CHECK_PADDING, t->name,
-            "%zu of %zu %s end in bits that are not zero, the first is %zu", w.count,
-            strings, stride == 1 ? "rows" : "columns", w.first);
+        check_finding(c, CHECK_PADDING, t->name, "%zu of %zu %s end in bits that are not zero, the first is %zu",
+            w.count, strings, stride == 1 ? "rows" : "columns", w.first);
 }
 
 static void

@@ -293,9 +293,9 @@ write_provenance(struct writer *w)
 
     TRY(model_digests(&w->run->model, &inputs));
     all = json_pack("{s:s, s:s, s:i, s:s, s:s, s:O, s:o, s:O, s:O}", "program", "llmc", "version", LLMC_VERSION,
-        "algorithm", PLAN_ALGORITHM, "model", w->run->plan.model, "plan", w->run->plan.fingerprint,
-        "recipe", json_object_get(w->run->plan.json, "recipe"),
-        "inputs", inputs, "outputs", w->dir.outputs, "dropped", w->dropped);
+        "algorithm", PLAN_ALGORITHM, "model", w->run->plan.model, "plan", w->run->plan.fingerprint, "recipe",
+        json_object_get(w->run->plan.json, "recipe"), "inputs", inputs, "outputs", w->dir.outputs, "dropped",
+        w->dropped);
     if (all == NULL)
         return err_set(RC_OS, "out of memory");
     rc = outdir_json(&w->dir, "provenance.json", all);

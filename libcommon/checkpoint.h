@@ -2,8 +2,8 @@
  *
  * Every tensor of the source is accounted for: the weight of a compressed module becomes the tensors of its task files,
  * all others are copied. Everything is written into OUT.tmp.HOST.PID and renamed to OUT at the end, so that OUT is
- * whole or not there; before that it is checked (check.h). Tensors are mapped and written one after the other:
- * memory is bounded by the page cache.
+ * whole or not there; before that it is checked (check.h). Tensors are mapped and written one after the other: memory
+ * is bounded by the page cache.
  */
 #ifndef LLMC_CHECKPOINT_H
 #define LLMC_CHECKPOINT_H

@@ -19,8 +19,8 @@ struct dequant_stats {
     size_t bytes;
 };
 
-/* Weights in the model's type; tensors that are there for compression alone, and quantization_config, are left out; all
- * else is carried over. RC_DATA: not compressed, or a fault that a check (check.h) finds in what is read;
+/* Weights in the model's type; tensors that are there for compression alone, and quantization_config, are left out;
+ * all else is carried over. RC_DATA: not compressed, or a fault that a check (check.h) finds in what is read;
  * RC_CANTCREATE: OUT exists; RC_IO. One weight at a time is in memory. */
 int dequant_write(const struct dequant_opts *o, struct dequant_stats *stats);
 
