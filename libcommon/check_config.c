@@ -384,6 +384,19 @@ find_head(struct check *c)
             c->groups[group].name);
 }
 
+/* A router may be of class Linear or not, and is seldom compressed: without codes it is taken for left alone. */
+static const char *
+class_of(const struct check_module *m)
+{
+    static const char *const routers[] = { "gate", "router", "shared_expert_gate" };
+    const char *last = strrchr(m->name, '.');
+
+    for (size_t i = 0; i < sizeof(routers) / sizeof(routers[0]); i++)
+        if (last != NULL && strcmp(last + 1, routers[i]) == 0 && m->part[PART_SCALE] == NULL)
+            return "Router";
+    return m->linear ? "Linear" : "Module";
+}
+
 int
 check_config_modules(struct check *c)
 {
@@ -395,7 +408,7 @@ check_config_modules(struct check *c)
         return RC_OS;
     for (size_t i = 0; i < c->module_count; i++) {
         struct check_module *m = &c->modules[i];
-        int g = recipe_find(c->recipe, m->name, m->linear ? "Linear" : "Module", NULL);
+        int g = recipe_find(c->recipe, m->name, class_of(m), NULL);
 
         m->group = m->linear ? g : -1;
         if (m->group >= 0)

@@ -284,19 +284,21 @@ need_module(struct check *c, const char *name, const char *why)
 }
 
 static void
-check_linear(struct check *c, const struct arch *a, int layer, const struct linear *l)
+check_linear(struct check *c, const struct arch *a, int layer, int i)
 {
     char name[ARCH_NAME_MAX];
     const struct check_module *m;
+    struct linear l;
 
-    arch_module(a, layer, l, name);
+    arch_linear(a, layer, i, &l);
+    arch_module(a, layer, &l, name);
     need_module(c, name, asked);
     if ((m = check_module(c, name, strlen(name))) == NULL)
         return;
-    if (m->rows > 0 && (m->rows != l->rows || m->cols != l->cols))
+    if (m->rows > 0 && (m->rows != l.rows || m->cols != l.cols))
         check_finding(c, CHECK_SHAPE, m->name, "weight is [%lld, %lld], config.json asks for [%d, %d]",
-            (long long)m->rows, (long long)m->cols, l->rows, l->cols);
-    if (l->bias && m->part[PART_BIAS] == NULL && !c->unread)
+            (long long)m->rows, (long long)m->cols, l.rows, l.cols);
+    if (l.bias && m->part[PART_BIAS] == NULL && !c->unread)
         check_finding(c, CHECK_MISSING, m->name, "no bias, which config.json asks for");
 }
 
@@ -306,6 +308,7 @@ has_tensor(const void *check, const char *name)
     return check_tensor(check, name) != NULL;
 }
 
+/* Models of unknown families are held to their own tensors alone; so are those whose decoder is not found. */
 static void
 check_arch(struct check *c)
 {
@@ -316,21 +319,22 @@ check_arch(struct check *c)
     int width;
 
     if (arch_read(&a, c->config) != RC_OK)
-        return; /* a family that is not known here */
-    (void)arch_locate(&a, has_tensor, c); /* nowhere: what is missing is said below */
+        return;
+    if (arch_locate(&a, has_tensor, c) != RC_OK && check_module(c, "model.layers", strlen("model.layers")) == NULL)
+        return;
     for (int l = 0; l < a.layers; l++) {
-        for (int i = 0, n = arch_linear_count(&a, l); i < n; i++) {
-            arch_linear(&a, l, i, &linear);
-            check_linear(c, &a, l, &linear);
-        }
+        for (int i = 0, n = arch_linear_count(&a, l); i < n; i++)
+            check_linear(c, &a, l, i);
         for (int n = 0; n < NORM_ID_COUNT; n++)
             if (arch_norm(&a, l, (enum norm_id)n, name, &width))
                 need_module(c, name, asked);
     }
-    for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
-        outside[i](&a, name);
-        need_module(c, name, asked);
-    }
+    arch_embed(&a, name);
+    need_module(c, name, asked);
+    arch_final_norm(&a, name);
+    need_module(c, name, asked);
+    arch_head(&a, name);
+    need_module(c, name, asked);
 }
 
 /* --- the whole --- */

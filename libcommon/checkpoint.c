@@ -119,13 +119,14 @@ collect(struct writer *w, struct checkpoint_stats *stats)
     for (size_t i = 0; i < m->count; i++) {
         const struct tensor *t = m->tensors[i].t;
         const struct task *tasks = NULL;
+        bool weight = arch_weight_module(t->name, module);
         int parts = 0;
 
-        if (w->run->arch.tied && strcmp(t->name, "lm_head.weight") == 0) {
+        if (weight && w->run->arch.tied && strcmp(module, w->run->arch.head) == 0) {
             (void)json_array_append_new(w->dropped, json_string(t->name)); /* loaders take the embedding instead */
             continue;
         }
-        if (arch_weight_module(t->name, module))
+        if (weight)
             tasks = plan_module(&w->run->plan, module, &parts);
         if (tasks != NULL) {
             TRY(add_module(w, tasks, parts));
