@@ -169,12 +169,10 @@ read_groups(struct check *c, const json_t *q, json_t *groups)
     const char *name, *top = json_string_value(json_object_get(q, "format"));
     size_t n = json_object_size(all);
 
-    if (json_is_object(all) && n == 0 && json_is_object(json_object_get(q, "kv_cache_scheme")))
-        return RC_OK; /* a cache alone */
-    if (!json_is_object(all) || n == 0) {
+    if (!json_is_object(all) || (n == 0 && !json_is_object(json_object_get(q, "kv_cache_scheme"))))
         check_finding(c, CHECK_CONFIG, subject, "config_groups is absent or empty");
+    if (n == 0)
         return RC_OK;
-    }
     if ((c->groups = mem_zalloc(n, sizeof(*c->groups))) == NULL)
         return RC_OS;
     json_object_foreach(all, name, v)

@@ -42,11 +42,19 @@ quant_stage:
           input_activations: {num_bits: 8, type: int, strategy: token, dynamic: true}
 Y
 made zeros -r zeros.yaml
+cat >cache.yaml <<'Y'
+quant_stage:
+  quant_modifiers:
+    QuantizationModifier:
+      kv_cache_scheme: {num_bits: 8, type: float, strategy: attn_head}
+Y
+made cache -r cache.yaml
 
 ok 'what llmc makes is clean' 'clean_check w4 --against small'
 ok '  ... also against the model that its provenance names' 'clean_check w4; [ ! -s err ]'
 ok '  ... in shards' 'clean_check shards; [ "$(ls shards/*.safetensors | wc -l)" -gt 3 ]'
-ok '  ... and with zero points of a byte' 'clean_check zeros'
+ok '  ... with zero points of a byte' 'clean_check zeros'
+ok '  ... and where only the cache is compressed' 'clean_check cache; [ ! -s err ]'
 ok 'where the source is not known that is said' '
     cp -a w4 alone
     rm alone/provenance.json
@@ -208,6 +216,9 @@ fault 'a static scale of inputs that is not there' fp8 missing $d "config '
     \$g->{input_activations} = { num_bits => 8, type => q(float), strategy => q(tensor) }'"
 fault 'scales of a cache that are not there' w4 missing $a "config '
     \$q->{kv_cache_scheme} = { num_bits => 8, type => q(float), strategy => q(tensor) }'"
+fault 'a scale of a cache that is not finite' cache scale $a.v_scale "st 'at(q($a.v_scale), 0, qq(\x80\x7f))'"
+fault 'scales of a cache for other heads' cache shape $a.v_scale "st 'gone(q($a.v_scale));
+    put(q($a.v_scale), q(BF16), [3, 1, 1], qq(\x80\x3f) x 3)'"
 fault 'scales of a cache that nobody asks for' w4 leftover $a.k_scale "st 'put(q($a.k_scale), q(BF16), [1], qq(\\x80\\x3f))'"
 fault 'a tied head' w4 'extra tied' lm_head.weight "st 'put(q(lm_head.weight), q(BF16), [1, 1], qq(\\0\\0))'"
 
@@ -337,6 +348,14 @@ for m in w4 asym w4a8 fp8 nv mx zeros shards; do
         [ -s want ]
     '
 done
+ok '  ... scales of a cache are left out, too' '
+    rm -rf dense
+    llmc-pack --dequantize cache -o dense -q >/dev/null
+    clean_check dense
+    ! grep -q k_scale dense/model.safetensors
+    perl "$data/mk/values.pl" small/model.safetensors . >want
+    perl "$data/mk/values.pl" dense/model.safetensors . | cmp - want
+'
 ok 'with any number of threads, and in shards' '
     llmc-pack --dequantize w4 -o one --threads 1 -q && llmc-pack --dequantize w4 -o three --threads 3 -q && diff -r one three
     llmc-pack --dequantize shards -o many --shard-size 300K -q
