@@ -1,6 +1,8 @@
 /* samples - calibration samples as token ids, gathered into blocks */
 #include "samples.h"
 
+#include "buf.h"
+#include "chat.h"
 #include "file.h"
 #include "mem.h"
 #include "msg.h"
@@ -31,7 +33,9 @@ add_sample(struct samples *s, const int32_t *ids, size_t n)
 
 struct source {
     struct text             *text;
-    struct tok              *tok; /* opened for the first sample that is text */
+    struct tok              *tok;  /* opened for the first sample that is text */
+    struct chat             *chat; /* for the first conversation */
+    struct buf               rendered;
     struct tok_ids           ids;
     struct tok_ids           pending; /* of a stream, less than a sample */
     int                      stream;  /* where pending is from */
@@ -41,9 +45,25 @@ struct source {
     int64_t                  shorter, dropped; /* rows, tokens */
 };
 
+/* A conversation becomes text that has all its special tokens. */
+static int
+render(struct source *src, struct text_sample *in)
+{
+    if (src->chat == NULL)
+        TRY(chat_open(&src->chat, src->model_dir, src->o->chat));
+    src->rendered.len = 0;
+    buf_puts(&src->rendered, "");
+    if (chat_render(src->chat, in->messages, &src->rendered) != RC_OK)
+        return err_at(RC_DATA, "%s: line %d", text_name(src->text), in->line);
+    in->text = src->rendered.s;
+    in->len = src->rendered.len;
+    return RC_OK;
+}
+
 static int
 tokenise(struct source *src, const struct text_sample *in)
 {
+    enum tok_special special = in->kind == TEXT_CHAT ? TOK_BARE : src->o->special;
     char *path;
     int rc = RC_OK;
 
@@ -54,7 +74,7 @@ tokenise(struct source *src, const struct text_sample *in)
         mem_free(path);
     }
     src->ids.count = 0;
-    return rc != RC_OK ? rc : tok_encode(src->tok, in->text, in->len, src->o->special, &src->ids);
+    return rc != RC_OK ? rc : tok_encode(src->tok, in->text, in->len, special, &src->ids);
 }
 
 static int
@@ -86,14 +106,14 @@ cut_pending(struct samples *s, struct source *src)
 }
 
 static int
-take(struct samples *s, struct source *src, const struct text_sample *in)
+take(struct samples *s, struct source *src, struct text_sample *in)
 {
     const int32_t *ids = in->ids;
     size_t n = in->count, length = (size_t)src->o->length, min = (size_t)src->o->min_length;
 
     if (in->kind == TEXT_CHAT)
-        return err_set(RC_DATA, "%s: line %d: conversations are not supported", text_name(src->text), in->line);
-    if (in->kind == TEXT_PLAIN) {
+        TRY(render(src, in));
+    if (in->kind != TEXT_IDS) {
         TRY(tokenise(src, in));
         ids = src->ids.v;
         n = src->ids.count;
@@ -151,7 +171,9 @@ samples_read(struct samples *s, const char *model_dir, const struct shard_opts *
         rc = tell(s, &src);
     tok_ids_free(&src.ids);
     tok_ids_free(&src.pending);
+    buf_free(&src.rendered);
     tok_close(src.tok);
+    chat_close(src.chat);
     text_close(src.text);
     return rc;
 }

@@ -12,6 +12,7 @@
 
 struct shard_opts {
     const char     *model, *scheme, *recipe, *observer, *data, *columns; /* columns: see text.h */
+    const char *const *chat; /* see chat.h */
     int             group, samples, length, min_length, block_tokens, ranks;
     bool            gptq, pack, count_padding;
     enum tok_special special;

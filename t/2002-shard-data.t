@@ -155,6 +155,35 @@ printf '{"prompt": "x", "answer": "Hello there."}\n' >named
 refused 65 'columns that are not there' 'named: line 1: no "reply"' "$shard -d named --columns reply"
 ok 'columns by name' "$shard -d named --columns answer; [ \"\$(blocks w | cut -c 1,2)\" = '1 ' ]; rm -r w"
 
+# --- conversations ---
+
+model chat
+cp "$demo/tokenizer.json" chat
+chat='llmc-shard -C w -m chat -s W4A16 -g 32'
+printf '%s\n' '{"messages": [{"role": "user", "content": "Who wrote?"}, {"role": "assistant", "content": "She did."}]}' \
+    '{"prompt": "And when?", "response": "Then."}' >talk
+rm -rf w
+refused 66 'conversations for a model without a chat template' 'no chat template' "$chat -d talk"
+printf '%s' '{%- for m in messages %}{{ "<" + m.role + ">" + m.content }}{% if not loop.last %}{{ sep }}{% endif %}' \
+    '{% endfor %}' >chat/chat_template.jinja
+printf '%s\n' '{"text": "<user>Who wrote?--<assistant>She did."}' '{"text": "<user>And when?--<assistant>Then."}' >plain
+ok 'conversations are what their template makes of them' "
+    rm -rf a
+    $chat -d talk --chat sep=--
+    mv w a
+    $chat -d plain
+    cmp a/tokens/0.safetensors w/tokens/0.safetensors
+    rm -r a w
+"
+refused 64 'a template variable without a value' 'want NAME=VALUE' "$chat -d talk --chat sep"
+printf '{{ strftime_now("%%d") }}{{ messages[0].content }}' >chat/chat_template.jinja
+refused 65 'a template that asks for the date' 'talk: line 1: .*today=YYYY-MM-DD' "$chat -d talk"
+ok 'unless one is given' "$chat -d talk --chat today=2025-01-31; rm -r w"
+echo '{{ raise_exception("roles must alternate") }}' >chat/chat_template.jinja
+refused 65 'what the template refuses' 'talk: line 1: .*the template says: roles must alternate' "$chat -d talk"
+echo '{% import "x" as y %}' >chat/chat_template.jinja
+refused 65 'a template that is not understood' 'line 1: statement "import" is not supported' "$chat -d talk"
+
 ok '--plan reads no data and writes nothing' "
     $shard --plan >plan
     [ ! -e w ]

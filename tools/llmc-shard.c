@@ -18,6 +18,7 @@ static const char *const specials[] = { "never", "always", "once", NULL }; /* as
 static struct {
     struct shard_opts o;
     const char *dir, *algo, *sequential, *special;
+    struct opt_list chat;
     bool        plan_only, quiet;
 } cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1 }, .dir = ".",
     .algo = "gptq", .sequential = "input", .special = "once" };
@@ -36,6 +37,7 @@ static const struct opt options[] = {
     OPT_INT(0, "min-length", &cfg.o.min_length, 1, 1 << 24, "n", "leave shorter samples out"),
     OPT_FLAG(0, "pack", &cfg.o.pack, "join samples and cut them to full length"),
     OPT_STR(0, "columns", &cfg.o.columns, "names", "of JSON lines: text, ids, messages, or \"prompt,response\""),
+    OPT_LIST(0, "chat", &cfg.chat, "name=value", "what the chat template sees, such as today=2025-01-31"),
     OPT_CHOICE(0, "special", &cfg.special, specials, "when", "special tokens around a text: once, always, never"),
     OPT_FLAG(0, "count-padding", &cfg.o.count_padding, "use tokens that an attention mask excludes"),
     OPT_CHOICE(0, "sequential", &cfg.sequential, sequential_names, "mode", "input, layer or none"),
@@ -87,6 +89,7 @@ main(int argc, char *argv[])
     for (int i = 0; specials[i] != NULL; i++)
         if (strcmp(specials[i], cfg.special) == 0)
             cfg.o.special = (enum tok_special)i;
+    cfg.o.chat = cfg.chat.value;
     if (cfg.o.min_length > cfg.o.length)
         die(RC_USAGE, "--min-length is more than -l");
     if (cfg.o.model == NULL)
