@@ -3,42 +3,91 @@
 
 #include "msg.h"
 
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kinds[] = { "begin", "input", "cache", "end", "failed" };
+enum { KINDS = 5, COLS_MAX = 1 << 20 };
 
-enum { META_MAX = 6, INT_TEXT = 16 };
+static const char *const kinds[KINDS] = { "begin", "input", "cache", "end", "failed" };
 
-int
-stream_begin(int fd, int step, const char *plan)
+/* Frames ahead of the reader: one that it reads, one that waits for it, one that is written. */
+enum { INT_TEXT = 16, RING_SLOTS = 3, ATTACH_MS = 5000 };
+
+void
+stream_open(struct stream_out *o, int fd, size_t largest)
 {
-    char num[INT_TEXT];
-    struct st_meta meta[] = { { "kind", kinds[STREAM_BEGIN] }, { "step", num }, { "plan", plan } };
+    *o = (struct stream_out){ .fd = fd, .wait_ms = ATTACH_MS };
+    if (largest > 0 && ring_create(&o->ring, largest, RING_SLOTS) != RC_OK)
+        msg_warn(NULL, "%s; frames go through the pipe", err_text());
+}
 
-    (void)snprintf(num, sizeof(num), "%d", step);
-    return st_write_frame(fd, NULL, 0, meta, 3);
+void
+stream_close(struct stream_out *o)
+{
+    ring_close(o->ring);
+    o->ring = NULL;
+}
+
+static bool
+gone(void *ctx)
+{
+    return stream_reader_gone(((const struct stream_out *)ctx)->fd);
 }
 
 int
-stream_input(int fd, int step, enum point point, int block, int sequences, const void *x, enum dtype dt, int rows,
-    int cols)
+stream_begin(struct stream_out *o, int step, const char *plan)
 {
-    char s[INT_TEXT], b[INT_TEXT], q[INT_TEXT];
+    char num[INT_TEXT];
+    struct st_meta meta[] = { { "kind", kinds[STREAM_BEGIN] }, { "step", num }, { "plan", plan },
+        { "ring", o->ring != NULL ? ring_path(o->ring) : NULL } };
+
+    (void)snprintf(num, sizeof(num), "%d", step);
+    TRY(st_write_frame(o->fd, NULL, 0, meta, o->ring != NULL ? 4 : 3));
+    if (o->ring != NULL && !o->tried && !ring_attached(o->ring, o->wait_ms, gone, o))
+        stream_close(o); /* whoever reads cannot open it: another machine, a program of another kind */
+    o->tried = true;
+    return RC_OK;
+}
+
+/* Into the next slot; RC_IO: the reader went away. */
+static int
+ring_put(struct stream_out *o, const void *x, size_t bytes)
+{
+    void *slot = ring_slot(o->ring, o->sent, gone, o);
+
+    if (slot == NULL)
+        return err_set(RC_IO, "the reader of frames went away");
+    memcpy(slot, x, bytes);
+    o->sent++;
+    return RC_OK;
+}
+
+int
+stream_input(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
+    enum dtype dt, int rows, int cols)
+{
+    char s[INT_TEXT], b[INT_TEXT], q[INT_TEXT], n[INT_TEXT], r[INT_TEXT], c[INT_TEXT];
     struct st_meta meta[] = { { "kind", kinds[STREAM_INPUT] }, { "step", s }, { "point", arch_point_name(point) },
-        { "block", b }, { "sequences", q } };
+        { "block", b }, { "sequences", q }, { "frame", n }, { "dtype", dtype_name(dt) }, { "rows", r }, { "cols", c } };
     struct tensor t = tensor_2d("x", dt, rows, cols, x);
 
     (void)snprintf(s, sizeof(s), "%d", step);
     (void)snprintf(b, sizeof(b), "%d", block);
     (void)snprintf(q, sizeof(q), "%d", sequences);
-    return st_write_frame(fd, &t, 1, meta, 5);
+    if (o->ring == NULL || t.bytes > ring_slot_bytes(o->ring))
+        return st_write_frame(o->fd, &t, 1, meta, 5);
+    (void)snprintf(n, sizeof(n), "%" PRIu32, o->sent);
+    (void)snprintf(r, sizeof(r), "%d", rows);
+    (void)snprintf(c, sizeof(c), "%d", cols);
+    TRY(ring_put(o, x, t.bytes));
+    return st_write_frame(o->fd, NULL, 0, meta, 9);
 }
 
 int
-stream_cache(int fd, int step, int block, const float *range, int count)
+stream_cache(struct stream_out *o, int step, int block, const float *range, int count)
 {
     char s[INT_TEXT], b[INT_TEXT];
     struct st_meta meta[] = { { "kind", kinds[STREAM_CACHE] }, { "step", s }, { "block", b } };
@@ -46,7 +95,7 @@ stream_cache(int fd, int step, int block, const float *range, int count)
 
     (void)snprintf(s, sizeof(s), "%d", step);
     (void)snprintf(b, sizeof(b), "%d", block);
-    return st_write_frame(fd, &t, 1, meta, 3);
+    return st_write_frame(o->fd, &t, 1, meta, 3);
 }
 
 static int
@@ -60,9 +109,9 @@ control(int fd, enum stream_kind kind, int step)
 }
 
 int
-stream_end(int fd, int step)
+stream_end(struct stream_out *o, int step)
 {
-    return control(fd, STREAM_END, step);
+    return control(o->fd, STREAM_END, step);
 }
 
 int
@@ -88,30 +137,64 @@ meta_int(const struct st_file *st, const char *key, int *out)
 }
 
 static int
+check_shape(const struct stream_frame *f, int64_t rows, int64_t cols)
+{
+    if ((f->dtype == DT_BF16 || f->dtype == DT_F32) && rows <= INT32_MAX && cols <= COLS_MAX)
+        return RC_OK;
+    return err_set(RC_DATA, "stream: input is %s [%lld, %lld]", dtype_name(f->dtype), (long long)rows, (long long)cols);
+}
+
+static int
+ring_input(struct stream_frame *f)
+{
+    const char *dt = st_meta(&f->st, "dtype");
+    size_t bytes;
+    int n;
+
+    TRY(meta_int(&f->st, "frame", &n));
+    TRY(meta_int(&f->st, "rows", &f->rows));
+    TRY(meta_int(&f->st, "cols", &f->cols));
+    f->dtype = dt != NULL && strcmp(dt, dtype_name(DT_F32)) == 0 ? DT_F32 : DT_BF16;
+    if (dt == NULL || strcmp(dt, dtype_name(f->dtype)) != 0)
+        return err_set(RC_DATA, "stream: frame has dtype \"%s\"", dt != NULL ? dt : "");
+    TRY(check_shape(f, f->rows, f->cols));
+    bytes = (size_t)f->rows * (size_t)f->cols * dtype_size(f->dtype);
+    if (f->ring == NULL || (f->x = ring_frame(f->ring, (uint32_t)n, bytes)) == NULL)
+        return err_set(RC_DATA, "stream: frame %d of [%d, %d] is not in shared memory", n, f->rows, f->cols);
+    f->number = (uint32_t)n;
+    return RC_OK;
+}
+
+static int
+inline_input(struct stream_frame *f)
+{
+    int64_t any[2] = { -1, -1 };
+    const struct tensor *x;
+
+    f->ring = NULL;
+    TRY(st_get(&f->st, "x", &x));
+    TRY(tensor_want(x, DT_NONE, 2, any));
+    f->dtype = x->dtype;
+    TRY(check_shape(f, x->shape[0], x->shape[1]));
+    f->x = x->data;
+    f->rows = (int)x->shape[0];
+    f->cols = (int)x->shape[1];
+    return RC_OK;
+}
+
+static int
 parse_input(struct stream_frame *f)
 {
     const char *point = st_meta(&f->st, "point");
-    const struct tensor *x;
-    int64_t any[2] = { -1, -1 };
-    int rc;
 
     for (f->point = 0; f->point < POINT_COUNT; f->point++)
         if (point != NULL && strcmp(point, arch_point_name(f->point)) == 0)
             break;
     if (f->point == POINT_COUNT)
         return err_set(RC_DATA, "stream: frame has point \"%s\"", point != NULL ? point : "");
-    if ((rc = meta_int(&f->st, "block", &f->block)) != RC_OK ||
-        (rc = meta_int(&f->st, "sequences", &f->sequences)) != RC_OK || (rc = st_get(&f->st, "x", &x)) != RC_OK ||
-        (rc = tensor_want(x, DT_NONE, 2, any)) != RC_OK)
-        return rc;
-    if ((x->dtype != DT_BF16 && x->dtype != DT_F32) || x->shape[0] > INT32_MAX || x->shape[1] > 1 << 20)
-        return err_set(RC_DATA, "stream: input is %s [%lld, %lld]", dtype_name(x->dtype), (long long)x->shape[0],
-            (long long)x->shape[1]);
-    f->x = x->data;
-    f->dtype = x->dtype;
-    f->rows = (int)x->shape[0];
-    f->cols = (int)x->shape[1];
-    return RC_OK;
+    TRY(meta_int(&f->st, "block", &f->block));
+    TRY(meta_int(&f->st, "sequences", &f->sequences));
+    return st_meta(&f->st, "frame") != NULL ? ring_input(f) : inline_input(f);
 }
 
 static int
@@ -133,39 +216,67 @@ parse_cache(struct stream_frame *f)
     return RC_OK;
 }
 
-int
-stream_next(struct stream_frame *f, int fd)
+/* A ring that cannot be opened from here is left alone: then the writer sends bytes. */
+static int
+parse_begin(struct stream_in *in, const struct stream_frame *f)
 {
-    const char *kind, *plan;
+    const char *path = st_meta(&f->st, "ring");
+    int rc;
+
+    if (path == NULL || in->ring != NULL)
+        return RC_OK;
+    rc = ring_attach(&in->ring, path);
+    return rc == RC_NOINPUT ? RC_OK : rc;
+}
+
+static int
+parse(struct stream_in *in, struct stream_frame *f)
+{
+    const char *kind = st_meta(&f->st, "kind"), *plan = st_meta(&f->st, "plan");
+    int k = 0;
+
+    while (k < KINDS && (kind == NULL || strcmp(kind, kinds[k]) != 0))
+        k++;
+    if (k == KINDS)
+        return err_set(RC_DATA, "stream: frame of kind \"%s\"", kind != NULL ? kind : "");
+    f->kind = (enum stream_kind)k;
+    (void)snprintf(f->plan, sizeof(f->plan), "%s", plan != NULL ? plan : "");
+    TRY(meta_int(&f->st, "step", &f->step));
+    if (f->kind == STREAM_BEGIN)
+        return parse_begin(in, f);
+    if (f->kind == STREAM_CACHE)
+        return parse_cache(f);
+    f->ring = in->ring;
+    return f->kind == STREAM_INPUT ? parse_input(f) : RC_OK;
+}
+
+int
+stream_next(struct stream_in *in, struct stream_frame *f)
+{
     int rc;
 
     *f = (struct stream_frame){ .kind = STREAM_BEGIN };
-    if ((rc = st_read_frame(&f->st, fd)) != RC_OK)
-        return rc;
-    kind = st_meta(&f->st, "kind");
-    for (int i = 0; i < (int)(sizeof(kinds) / sizeof(kinds[0])); i++)
-        if (kind != NULL && strcmp(kind, kinds[i]) == 0) {
-            f->kind = (enum stream_kind)i;
-            plan = st_meta(&f->st, "plan");
-            (void)snprintf(f->plan, sizeof(f->plan), "%s", plan != NULL ? plan : "");
-            rc = meta_int(&f->st, "step", &f->step);
-            if (rc == RC_OK && f->kind == STREAM_INPUT)
-                rc = parse_input(f);
-            if (rc == RC_OK && f->kind == STREAM_CACHE)
-                rc = parse_cache(f);
-            if (rc != RC_OK)
-                stream_done(f);
-            return rc;
-        }
-    rc = err_set(RC_DATA, "stream: frame of kind \"%s\"", kind != NULL ? kind : "");
-    stream_done(f);
+    TRY(st_read_frame(&f->st, in->fd));
+    if ((rc = parse(in, f)) != RC_OK) {
+        f->x = NULL;
+        stream_done(f);
+    }
     return rc;
 }
 
 void
 stream_done(struct stream_frame *f)
 {
+    if (f->ring != NULL && f->x != NULL)
+        ring_done(f->ring, f->number);
     st_close(&f->st);
+}
+
+void
+stream_in_close(struct stream_in *in)
+{
+    ring_close(in->ring);
+    in->ring = NULL;
 }
 
 bool

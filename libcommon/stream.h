@@ -1,8 +1,9 @@
 /* stream - what llmc-calib and llmc-hessian say to the next stage
  *
  * llmc-calib writes safetensors frames (llmc-stream(5)). Metadata "kind" is
- *     begin   step, plan: inputs of the step follow
- *     input   step, point, block, sequences; tensor "x" [rows, n], BF16 or F32
+ *     begin   step, plan: inputs of the step follow; ring: shared memory that frames may lie in
+ *     input   step, point, block, sequences; tensor "x" [rows, n], BF16 or F32; or, once a reader has opened the ring,
+ *             frame, its number, and dtype, rows, cols of x, which lies there
  *     cache   step, block: what attention cached at the step's point o; tensor "range" F32 [2 heads, 2], -min and max
  *             of keys, then of values, over the block's tokens
  *     end     step: all blocks have been sent
@@ -16,6 +17,7 @@
 #define LLMC_STREAM_H
 
 #include "arch.h"
+#include "ring.h"
 #include "safetensors.h"
 
 #include <stdbool.h>
@@ -23,6 +25,32 @@
 #define STREAM_FAILED_LINE "!failed"
 
 enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_CACHE, STREAM_END, STREAM_FAILED };
+
+/* A writer. */
+struct stream_out {
+    int          fd;
+    struct ring *ring;    /* NULL: bytes go through fd */
+    bool         tried;   /* whether the reader opened the ring has been found out */
+    int          wait_ms; /* for a reader to open it */
+    uint32_t     sent;    /* frames in the ring */
+};
+
+/* largest: bytes of an input in shared memory, which is used once a reader has opened it; 0: everything through fd. */
+void stream_open(struct stream_out *o, int fd, size_t largest);
+void stream_close(struct stream_out *o);
+/* RC_IO; where the reader of the ring went away, too. */
+int stream_begin(struct stream_out *o, int step, const char *plan);
+int stream_input(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
+    enum dtype dt, int rows, int cols);
+int stream_cache(struct stream_out *o, int step, int block, const float *range, int count); /* pairs */
+int stream_end(struct stream_out *o, int step);
+int stream_failed(int fd, int step);
+
+/* A reader: zero it but for fd. */
+struct stream_in {
+    int          fd;
+    struct ring *ring;
+};
 
 struct stream_frame {
     enum stream_kind kind;
@@ -32,20 +60,15 @@ struct stream_frame {
     enum dtype       dtype;
     const void      *x;    /* of INPUT, valid until stream_done; of CACHE, [rows, 2] F32 */
     struct st_file   st;
+    struct ring     *ring; /* x lies there */
+    uint32_t         number;
     char             plan[72];
 };
 
-/* Writers. RC_IO. */
-int stream_begin(int fd, int step, const char *plan);
-int stream_input(int fd, int step, enum point point, int block, int sequences, const void *x, enum dtype dt, int rows,
-    int cols);
-int stream_cache(int fd, int step, int block, const float *range, int count); /* pairs */
-int stream_end(int fd, int step);
-int stream_failed(int fd, int step);
-
 /* RC_OK, RC_RETRY at the end of the stream, RC_DATA, RC_IO. */
-int  stream_next(struct stream_frame *f, int fd);
+int  stream_next(struct stream_in *in, struct stream_frame *f);
 void stream_done(struct stream_frame *f);
+void stream_in_close(struct stream_in *in);
 
 /* True once nobody reads what fd is the writing end of. */
 bool stream_reader_gone(int fd);

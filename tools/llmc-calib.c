@@ -21,8 +21,11 @@ static struct {
     const char     *only;
     int             step;
     int             state_seconds, timeout;
+    const char     *frames;
     bool            again, dry;
-} cfg = { .run = RUN_OPTS_DEFAULT, .step = -1, .state_seconds = 60, .timeout = 3600 };
+} cfg = { .run = RUN_OPTS_DEFAULT, .step = -1, .state_seconds = 60, .timeout = 3600, .frames = "shm" };
+
+static const char *const frames[] = { "shm", "inline", NULL };
 
 static const struct opt options[] = {
     RUN_OPTS(&cfg.run),
@@ -30,6 +33,7 @@ static const struct opt options[] = {
     OPT_INT('s', "step", &cfg.step, 0, 1 << 30, "n", "emit the inputs of this step alone, and do not wait"),
     OPT_FLAG(0, "again", &cfg.again, "emit inputs of modules that are compressed already, too"),
     OPT_INT(0, "state-seconds", &cfg.state_seconds, 0, 1 << 30, "n", "save hidden states so often; 0: after each step"),
+    OPT_CHOICE(0, "frames", &cfg.frames, frames, "way", "of inputs in a pipe: shm, if the reader opens it, or inline"),
     OPT_INT(0, "timeout", &cfg.timeout, 1, 1 << 30, "n", "seconds to wait for a step's modules"),
     OPT_FLAG('n', "dry-run", &cfg.dry, "print the steps and stop"),
     OPT_END
@@ -48,7 +52,9 @@ struct calib {
     int              *ids;    /* their numbers */
     int               count;
     int               layer;  /* whose norms are loaded, -1: none */
+    int               ahead;  /* step that was captured while the one before was propagated, or -1 */
     bool              piped;  /* stdout is a pipe */
+    struct stream_out out;
     double            saved;  /* when states were last written */
 };
 
@@ -130,14 +136,31 @@ emit(struct calib *c, int step, int i, const struct fwd_block *b)
 {
     enum point point = b->point;
     const void *x;
+    int rc;
 
     if (wanted(c, step, (int)point, true))
-        TRY(stream_cache(STDOUT_FILENO, step, c->ids[i], b->cache, 2 * c->run.arch.kv_heads));
+        TRY(stream_cache(&c->out, step, c->ids[i], b->cache, 2 * c->run.arch.kv_heads));
     if (!wanted(c, step, (int)point, false))
         return RC_OK;
     TRY(fwd_input(&c->fwd, b, &x));
-    return stream_input(STDOUT_FILENO, step, point, c->ids[i], b->samples, x, c->run.dt, b->rows,
+    rc = stream_input(&c->out, step, point, c->ids[i], b->samples, x, c->run.dt, b->rows,
         arch_width(&c->run.arch, c->fwd.layer, point, -1));
+    if (rc == RC_IO)
+        check_reader();
+    return rc;
+}
+
+static void
+say_block(const struct calib *c, int step, int i)
+{
+    if (!c->piped) /* in a pipeline llmc-gptq tells how far things are */
+        msg_status("llmc-calib: step %d of %d, block %d of %d", step + 1, c->run.plan.step_count, i + 1, c->count);
+}
+
+static bool
+one_point(const struct step *s)
+{
+    return s->end_point - s->first_point == 1;
 }
 
 /* Inputs of every point of the step, with weights as they stand. keep: the outputs become the blocks' states. */
@@ -145,21 +168,20 @@ static int
 capture(struct calib *c, int step, bool keep)
 {
     const struct step *s = &c->run.plan.steps[step];
-    bool one = s->end_point - s->first_point == 1;
+    bool one = one_point(s);
     int rc = RC_OK;
 
     c->fwd.dense = run_source_dense; /* of a layer's modules some may be compressed already, after a restart */
     TRY(load_norms(c, s->layer));
     if (!one)
         TRY(fwd_load(&c->fwd, 0, POINT_COUNT));
-    TRY(stream_begin(STDOUT_FILENO, step, c->run.plan.fingerprint));
+    TRY(stream_begin(&c->out, step, c->run.plan.fingerprint));
     for (int i = 0; i < c->count && rc == RC_OK; i++) {
         struct fwd_block tmp = { 0 }, *b = &c->blocks[i];
 
         if ((rc = stop_check()) != RC_OK)
             break;
-        if (!c->piped) /* in a pipeline llmc-gptq tells how far things are */
-            msg_status("llmc-calib: step %d of %d, block %d of %d", step + 1, c->run.plan.step_count, i + 1, c->count);
+        say_block(c, step, i);
         if (!one && !keep) {
             if ((rc = fwd_block_init(&c->fwd, &tmp, b->tokens, b->samples)) != RC_OK)
                 break;
@@ -172,24 +194,47 @@ capture(struct calib *c, int step, bool keep)
         fwd_block_free(&tmp);
     }
     if (rc == RC_OK)
-        rc = stream_end(STDOUT_FILENO, step);
+        rc = stream_end(&c->out, step);
     fwd_unload(&c->fwd);
     return rc;
 }
 
+/* The next step's inputs are results of this one: each block is emitted while it is in cache, and the sums are ready
+ * soon after the last one. */
+static bool
+can_capture_ahead(const struct calib *c, int step, int last)
+{
+    const struct step *s = &c->run.plan.steps[step], *t = s + 1;
+
+    return step < last && one_point(s) && one_point(t) && wanted(c, step + 1, -1, false);
+}
+
 /* All blocks through the step's modules as they stand. */
 static int
-propagate(struct calib *c, int step)
+propagate(struct calib *c, int step, bool ahead)
 {
     const struct step *s = &c->run.plan.steps[step];
 
     c->fwd.dense = c->run.plan.sequential == SEQUENTIAL_NONE ? run_source_dense : run_dense;
     TRY(load_norms(c, s->layer));
     TRY(fwd_load(&c->fwd, s->first_point, s->end_point));
-    for (int i = 0; i < c->count; i++)
+    if (ahead)
+        TRY(stream_begin(&c->out, step + 1, c->run.plan.fingerprint));
+    for (int i = 0; i < c->count; i++) {
+        TRY(load_norms(c, s->layer));
         for (int p = s->first_point; p < s->end_point; p++)
             TRY(fwd_step(&c->fwd, &c->blocks[i]));
+        if (ahead) {
+            TRY(load_norms(c, s[1].layer));
+            TRY(stop_check());
+            say_block(c, step + 1, i);
+            TRY(emit(c, step + 1, i, &c->blocks[i]));
+        }
+    }
     fwd_unload(&c->fwd);
+    if (ahead)
+        TRY(stream_end(&c->out, step + 1));
+    c->ahead = ahead ? step + 1 : -1;
     return stop_check();
 }
 
@@ -216,7 +261,7 @@ one_step(struct calib *c, int step, int last)
     bool capture_it = wanted(c, step, -1, false), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
     double start = run_clock(), captured;
 
-    if (capture_it)
+    if (capture_it && c->ahead != step)
         TRY(capture(c, step, mode == SEQUENTIAL_NONE));
     captured = run_clock();
     if (step == last)
@@ -224,7 +269,7 @@ one_step(struct calib *c, int step, int last)
     if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
         TRY(wait_step(c, step));
     if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
-        TRY(propagate(c, step));
+        TRY(propagate(c, step, can_capture_ahead(c, step, last)));
     event_emit(&c->run.log, "step", EVENT_INT("step", step), EVENT_REAL("capture_seconds", captured - start),
         EVENT_REAL("seconds", run_clock() - start));
     return save_states(c, step + 1);
@@ -261,6 +306,19 @@ open_blocks(struct calib *c, int step, int *first)
     return RC_OK;
 }
 
+/* Bytes. */
+static size_t
+largest_input(const struct calib *c)
+{
+    int rows = 0, cols = 0;
+
+    for (int i = 0; i < c->count; i++)
+        rows = c->blocks[i].rows > rows ? c->blocks[i].rows : rows;
+    for (int i = 0; i < c->run.plan.task_count; i++)
+        cols = c->run.plan.tasks[i].cols > cols ? c->run.plan.tasks[i].cols : cols;
+    return (size_t)rows * (size_t)cols * dtype_size(c->run.dt);
+}
+
 static int
 calibrate(struct calib *c)
 {
@@ -278,6 +336,7 @@ calibrate(struct calib *c)
     c->fwd.watch_cache = c->run.plan.recipe->has_cache;
     TRY(open_blocks(c, limit, &first));
     c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
+    stream_open(&c->out, STDOUT_FILENO, c->piped && strcmp(cfg.frames, "shm") == 0 ? largest_input(c) : 0);
     c->saved = run_clock();
     for (int step = first; step <= last; step++)
         TRY(one_step(c, step, last));
@@ -296,7 +355,7 @@ print_steps(const struct calib *c)
 int
 main(int argc, char *argv[])
 {
-    struct calib c = { .layer = -1 };
+    struct calib c = { .layer = -1, .ahead = -1 };
     int rc;
 
     (void)opt_parse(&tool, argc, argv);
@@ -317,6 +376,7 @@ main(int argc, char *argv[])
         fwd_block_free(&c.blocks[i]);
     mem_free(c.blocks);
     mem_free(c.ids);
+    stream_close(&c.out);
     fwd_close(&c.fwd);
     return run_close(&c.run, rc);
 }

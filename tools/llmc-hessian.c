@@ -178,7 +178,7 @@ wait_input(void)
 }
 
 static int
-sum_stream(struct sums *s, bool *told)
+sum_stream(struct sums *s, struct stream_in *in, bool *told)
 {
     struct stream_frame f;
     int rc, last = -1;
@@ -189,7 +189,7 @@ sum_stream(struct sums *s, bool *told)
             *told = true;
             return RC_RETRY;
         }
-        if ((rc = stream_next(&f, STDIN_FILENO)) == RC_RETRY) /* the end */
+        if ((rc = stream_next(in, &f)) == RC_RETRY) /* the end */
             return s->step < 0 ? RC_OK : err_set(RC_RETRY, "stream: ends inside step %d", s->step);
         if (rc != RC_OK)
             return rc;
@@ -216,6 +216,7 @@ int
 main(int argc, char *argv[])
 {
     struct sums s = { .step = -1 };
+    struct stream_in in = { .fd = STDIN_FILENO };
     struct stat st;
     bool told = false;
     int rc;
@@ -229,7 +230,7 @@ main(int argc, char *argv[])
     if (s.run.ranks > 1)
         rc = err_set(RC_UNAVAILABLE, "%d ranks: no communicator is compiled in", s.run.ranks);
     else
-        rc = sum_stream(&s, &told);
+        rc = sum_stream(&s, &in, &told);
     if (rc != RC_OK) {
         if (!told)
             msg_error(NULL, "%s", err_text());
@@ -237,5 +238,6 @@ main(int argc, char *argv[])
     }
     for (int p = 0; p < POINT_COUNT; p++)
         hess_free(&s.h[p]);
+    stream_in_close(&in);
     return run_close(&s.run, rc);
 }
