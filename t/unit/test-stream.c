@@ -144,6 +144,9 @@ test_nobody_opens(void **state)
         expect_block(&f, b);
         stream_done(&f);
     }
+    assert_int_equal(stream_next(&in, &f), RC_OK);
+    assert_int_equal(f.kind, STREAM_END);
+    stream_done(&f);
     (void)close(in.fd);
     assert_int_equal(finish(pid), RC_OK);
 }
