@@ -77,6 +77,10 @@ $(B)/t/bench-%: $(B)/t/bench/bench-%.o $(B)/t/bench/bench.o $(B)/libllmc.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/t/bench/bench.o $(B)/libllmc.a $(LIBS)
 
+$(B)/t/recipe-map: $(B)/t/peer/recipe-map.o $(B)/libllmc.a
+	@mkdir -p $(@D)
+	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS)
+
 $(B)/t/fail.so: t/fail.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(STD) $(WARN) $(CFLAGS) -shared -fPIC -o $@ $< -ldl

@@ -585,6 +585,18 @@ recipe_scale_opts(const struct recipe_group *g, const struct qspec *spec, struct
     return observer_opts(g->scheme.weights.observer, g->weight_kwargs, spec, out);
 }
 
+/* A name that is not there is a slip; a pattern may be meant for several models. */
+static int
+check_ignored(const struct recipe *r, const struct recipe_entry *e)
+{
+    if (e->used)
+        return RC_OK;
+    if (e->match.regex == NULL)
+        return err_set(RC_DATA, "ignore entry \"%s\" matches no module", e->match.text);
+    msg_warn(r->origin, "ignore entry \"%s\" matches no module", e->match.text);
+    return RC_OK;
+}
+
 static int
 check_used(const struct recipe *r)
 {
@@ -592,9 +604,7 @@ check_used(const struct recipe *r)
         return err_set(RC_DATA, "%s", r->problem);
     for (int m = 0; m < r->modifier_count; m++)
         for (int i = 0; i < r->modifiers[m].ignore_count; i++)
-            if (!r->modifiers[m].ignore[i].used)
-                return err_set(RC_DATA, "ignore entry \"%s\" matches no module",
-                    r->modifiers[m].ignore[i].match.text);
+            TRY(check_ignored(r, &r->modifiers[m].ignore[i]));
     for (int g = 0; g < r->group_count; g++)
         for (int i = 0; i < r->groups[g].entry_count; i++)
             if (!r->groups[g].entries[i].used)

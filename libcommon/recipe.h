@@ -6,7 +6,8 @@
  *
  * Modifiers are kept in order. A module belongs to the first that targets and does not ignore it;
  * that a later one targets it too is an error. GPTQModifier without a scheme adds no groups but
- * makes GPTQ of those of the QuantizationModifiers before it.
+ * makes GPTQ of those of the QuantizationModifiers before it, in the order of columns that each
+ * of them has.
  *
  * Order of calls: read (or make), recipe_find() for every module, recipe_check_used().
  */
@@ -87,9 +88,10 @@ int recipe_yaml(const struct recipe *r, char **out);
  * -1: none, and *why, which lives as long as r, says so when it is not NULL. */
 int recipe_find(struct recipe *r, const char *module, const char *classes, const char **why);
 
-/* After recipe_find() was asked for every module: RC_DATA names a target or an ignore entry that
- * matched nothing, a module that two modifiers claim, or what is read but cannot be done: observers of
- * static inputs other than the minmax ones, observer_kwargs of inputs. */
+/* After recipe_find() was asked for every module: RC_DATA names a target or an ignored name that
+ * matched nothing (of an ignored pattern it warns), a module that two modifiers claim, or what is
+ * read but cannot be done: observers of static inputs other than the minmax ones, observer_kwargs of
+ * inputs. */
 int recipe_check_used(const struct recipe *r);
 
 /* How scales of a group's weights are chosen; spec is theirs, ->diag and ->errors are the caller's. RC_DATA. */

@@ -352,6 +352,20 @@ make_groups(struct modifier *m)
     return RC_OK;
 }
 
+/* The group's own order stays: the default does not reach what another modifier made. */
+static int
+adopt_group(const struct modifier *m, struct recipe_group *g)
+{
+    enum actorder own = g->scheme.weights.actorder;
+
+    if (m->ordered && m->actorder != own && !(is_static(m->actorder) && is_static(own)))
+        return err_set(RC_DATA, "%s: actorder of the modifier and of its scheme differ", g->name);
+    TRY(finish_group(m, g));
+    g->scheme.weights.actorder = own;
+    g->actorder = is_static(own);
+    return RC_OK;
+}
+
 /* GPTQModifier without a scheme: the schemes of the QuantizationModifiers before it. */
 static int
 adopt_groups(struct modifier *m)
@@ -372,7 +386,7 @@ adopt_groups(struct modifier *m)
             return err_set(RC_DATA, "without scheme and config_groups it can follow "
                 "QuantizationModifier only");
         if (r->groups[i].scheme.has_weights)
-            TRY(finish_group(m, &r->groups[i]));
+            TRY(adopt_group(m, &r->groups[i]));
     }
     return RC_OK;
 }

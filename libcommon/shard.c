@@ -70,6 +70,10 @@ find_modules(struct shard *s)
     else
         TRY(add_module(s, a->head, -1, &(struct linear){ .role = ROLE_COUNT, .point = POINT_COUNT, .expert = -1,
             .rows = a->vocab, .cols = a->hidden }));
+    arch_embed(a, name);
+    /* a reader of the checkpoint would take a scheme for it, too */
+    if (recipe_find(s->plan.recipe, name, "Embedding", NULL) >= 0)
+        return err_set(RC_DATA, "%s cannot be compressed, only modules of decoder layers; ignore it", name);
     return recipe_check_used(s->plan.recipe);
 }
 

@@ -11,6 +11,8 @@
 
 #define TAG        "tag:yaml.org,2002:"
 #define TAG_PYTHON TAG "python/object/apply:"
+#define TAG_TUPLE  TAG "python/tuple"
+#define TAG_UNSET  TAG_PYTHON "llmcompressor.sentinel.Sentinel" /* [name, file] */
 
 /* Of the whole document, with what aliases stand for. */
 enum { YAML_BYTES_MAX = 1 << 22, NODES_MAX = 100000, ANCHORS_MAX = 1000 };
@@ -31,7 +33,7 @@ struct weight {
 struct level {
     json_t       *node;
     char         *key, *anchor;
-    bool          enum_tag; /* the one item of the sequence stands for the sequence */
+    size_t        enum_items; /* the first of so many strings stands for the sequence; 0: it is one */
     struct weight weight;
 };
 
@@ -290,12 +292,14 @@ open_level(struct reader *r, json_t *node, const yaml_event_t *e)
     struct level l = { .node = node, .weight = { .nodes = 1 } };
     int rc;
 
-    l.enum_tag = !map && tag != NULL && strncmp(tag, TAG_PYTHON, strlen(TAG_PYTHON)) == 0;
+    if (!map && tag != NULL && strncmp(tag, TAG_PYTHON, strlen(TAG_PYTHON)) == 0)
+        l.enum_items = strcmp(tag, TAG_UNSET) == 0 ? 2 : 1;
     if (node == NULL)
         return err_set(RC_OS, "out of memory");
-    if (tag != NULL && !l.enum_tag && strcmp(tag, map ? TAG "map" : TAG "seq") != 0)
+    if (tag != NULL && l.enum_items == 0 && strcmp(tag, map ? TAG "map" : TAG "seq") != 0 &&
+        (map || strcmp(tag, TAG_TUPLE) != 0))
         rc = bad(r, &e->start_mark, "unknown tag %s", tag);
-    else if (in != NULL && json_is_object(in->node) && in->key == NULL && !l.enum_tag)
+    else if (in != NULL && json_is_object(in->node) && in->key == NULL && l.enum_items == 0)
         rc = bad(r, &e->start_mark, "a key is not a string");
     else if (r->depth == JSON_DEPTH_MAX)
         rc = bad(r, &e->start_mark, "nests deeper than %d levels", JSON_DEPTH_MAX);
@@ -318,8 +322,8 @@ close_level(struct reader *r, const yaml_mark_t *mark)
     json_t *v = l.node;
     int rc = RC_OK;
 
-    if (l.enum_tag) {
-        if (json_array_size(v) != 1 || !json_is_string(json_array_get(v, 0)))
+    if (l.enum_items > 0) {
+        if (json_array_size(v) != l.enum_items || !json_is_string(json_array_get(v, 0)))
             rc = bad(r, mark, "a value of Python is not an enum");
         else
             v = json_incref(json_array_get(v, 0));

@@ -7,7 +7,8 @@
  * Refused, with the line: duplicate keys, keys that are no strings, merge keys, several documents,
  * numbers that are not finite or exceed 64 bits, more than JSON_DEPTH_MAX levels, aliases that
  * stand for too much, and tags, unless they are the core ones and fit their value, or those of
- * Python that LLM Compressor writes for enums, whose value is the one string inside.
+ * Python that LLM Compressor writes: of an enum, whose value is the one string inside, of a value
+ * that was not given, which is its name, and of a tuple, which is a list.
  */
 #ifndef LLMC_YAML_H
 #define LLMC_YAML_H

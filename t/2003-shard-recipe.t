@@ -50,10 +50,20 @@ refused_recipe() {   # as broken, but the message does not begin with the file
     refused 65 "$1" "$2" "$shard -r r.yaml"
 }
 
-refused_recipe 'an ignore pattern that matches nothing' 'ignore entry "re:.*vision.*" matches no module' <<'E'
+ok 'an ignore pattern that matches nothing is told, the recipe goes on' '
+    recipe <<-E
+	GPTQModifier:
+	  targets: [Linear]
+	  ignore: [lm_head, "re:.*vision.*"]
+	  scheme: W4A16
+	E
+    llmc-shard --plan -m "$demo" -r r.yaml >out 2>err
+    [ "$(grep -c W4A16 out)" -eq 28 ]
+    grep -q "r.yaml: ignore entry \"re:.*vision.*\" matches no module" err
+'
+refused_recipe 'a target that embeddings match' 'model.embed_tokens cannot be compressed' <<'E'
 GPTQModifier:
-  targets: [Linear]
-  ignore: [lm_head, "re:.*vision.*"]
+  targets: ["re:model.*"]
   scheme: W4A16
 E
 refused_recipe 'an ignored name that matches nothing' 'ignore entry "lm_haed" matches no module' <<'E'

@@ -72,6 +72,8 @@ test_trees(void **state)
     reads("!!map {a: !!seq [1]}", "{\"a\":[1]}");
     reads("a: !!python/object/apply:some.Enum\n- static\n", "{\"a\":\"static\"}");
     reads("a: &e !!python/object/apply:some.Enum [group]\nb: *e\n", "{\"a\":\"group\",\"b\":\"group\"}");
+    reads("a: !!python/object/apply:llmcompressor.sentinel.Sentinel [unset, /x/sentinel.py]\n", "{\"a\":\"unset\"}");
+    reads("a: !!python/tuple [1, [2]]\n", "{\"a\":[1,[2]]}");
     reads("{\"a\":1,\"b\":[true,null,\"\\u00e9\"]}", "{\"a\":1,\"b\":[true,null,\"\xc3\xa9\"]}");
     /* JSON that is not YAML 1.1 */
     reads("\t{\"a\": \"\\ud83d\\ude00\"}", "{\"a\":\"\xf0\x9f\x98\x80\"}");
@@ -113,6 +115,7 @@ test_refused(void **state)
         { "a: !!python/object/apply:e {args: [x]}",
             "text: line 1: unknown tag tag:yaml.org,2002:python/object/apply:e" },
         { "a: !!python/object/apply:e x", "text: line 1: unknown tag tag:yaml.org,2002:python/object/apply:e" },
+        { "a: !!python/tuple {x: 1}", "text: line 1: unknown tag tag:yaml.org,2002:python/tuple" },
         { "a: *x", "text: line 1: alias \"x\" names nothing" },
         { "a: &x\n  b: *x\n", "text: line 2: alias \"x\" stands inside of what it names" },
         { "a: &x 1\nb: &x 2\n", "text: line 2: anchor \"x\" stands twice" },
