@@ -77,10 +77,21 @@ find_modules(struct shard *s)
     return recipe_check_used(s->plan.recipe);
 }
 
+/* Blocks that lie across the border of two fused modules: transformers loads them, vLLM does not. */
+static bool
+splits_block(const struct shard *s, const struct shard_module *m)
+{
+    const struct qargs *w = m->group >= 0 ? &s->plan.recipe->groups[m->group].scheme.weights : NULL;
+
+    return w != NULL && w->strategy == ARGS_BLOCK && m->linear.rows % w->block[0] != 0;
+}
+
 /* Modules that runtimes fuse must be alike, as --check will ask of the result. */
 static int
 check_fused(const struct shard *s)
 {
+    bool warned = false;
+
     for (int i = 0; i + 1 < s->module_count; i++) {
         const struct shard_module *a = &s->modules[i], *b = &s->modules[i + 1];
         const struct recipe_group *g = s->plan.recipe->groups;
@@ -88,6 +99,11 @@ check_fused(const struct shard *s)
         if (check_fused_names(a->name, b->name) && ((a->group < 0) != (b->group < 0) ||
             (a->group >= 0 && !check_fused_schemes(&g[a->group].scheme, &g[b->group].scheme))))
             return err_set(RC_DATA, "%s and %s are loaded as one, but have different schemes", a->name, b->name);
+        if (check_fused_names(a->name, b->name) && splits_block(s, a) && !warned) {
+            msg_warn(a->name, "%d rows are not whole blocks, so that vLLM cannot load it together with %s",
+                a->linear.rows, b->name);
+            warned = true;
+        }
     }
     return RC_OK;
 }
