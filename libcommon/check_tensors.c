@@ -327,12 +327,10 @@ check_arch(struct check *c)
             if (arch_norm(&a, l, (enum norm_id)n, name, &width))
                 need_module(c, name, asked);
     }
-    arch_embed(&a, name);
-    need_module(c, name, asked);
-    arch_final_norm(&a, name);
-    need_module(c, name, asked);
-    arch_head(&a, name);
-    need_module(c, name, asked);
+    for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
+        outside[i](&a, name);
+        need_module(c, name, asked);
+    }
 }
 
 /* --- the whole --- */
