@@ -343,7 +343,7 @@ for m in w4 asym w4a8 fp8 nv mx zeros shards; do
     ok "  ... that scores as before, to the last digit ($m)" '
         rm -rf dense
         llmc-pack --dequantize "$m" -o dense -q >/dev/null
-        llmc-eval -m "$m" -d ids -w 2 -l 64 -q | cut -f 2- >want
+        llmc-eval -m "$m" -d ids -w 2 -l 64 -q --weights-only | cut -f 2- >want
         llmc-eval -m dense -d ids -w 2 -l 64 -q | cut -f 2- | diff want -
         [ -s want ]
     '
