@@ -3,6 +3,7 @@
 
 #include "msg.h"
 
+#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,4 +69,12 @@ void
 mem_free(void *p)
 {
     free(p);
+}
+
+void
+mem_keep(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20); /* the most that glibc takes */
+    (void)mallopt(M_TRIM_THRESHOLD, MEM_KEPT);
+    (void)mallopt(M_TOP_PAD, 4 << 20);
 }

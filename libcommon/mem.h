@@ -8,12 +8,16 @@
 
 #include <stddef.h>
 
-enum { MEM_ALIGN = 64 };
+enum { MEM_ALIGN = 64, MEM_KEPT = 512 << 20 };
 
 void *mem_alloc(size_t count, size_t size);  /* contents undefined */
 void *mem_zalloc(size_t count, size_t size); /* zeroed */
 void *mem_grow(void *p, size_t *cap, size_t need, size_t size); /* realloc to hold need elements; *cap updated */
 char *mem_strdup(const char *s);
 void  mem_free(void *p);
+
+/* For programs that allocate and free the same megabytes in every step: freed memory stays with the process, since the
+ * kernel takes longer to clear new pages than many steps to fill them. Up to MEM_KEPT bytes. */
+void mem_keep(void);
 
 #endif

@@ -84,6 +84,7 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
     const char *source;
     int rc;
 
+    mem_keep();
     *run = (struct run){ 0 };
     event_open(&run->log, NULL, tool, 0);
     msg_quiet(o->quiet);

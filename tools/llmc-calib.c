@@ -14,7 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WAIT_MS_FIRST = 1, WAIT_MS_LAST = 20 };
+/* A look at a few links costs microseconds, and every step ends with this wait. */
+enum { WAIT_MS_FIRST = 1, WAIT_MS_LAST = 20, WAIT_FAST_SECONDS = 1 };
 
 static struct {
     struct run_opts run;
@@ -114,9 +115,9 @@ wait_step(struct calib *c, int step)
                 return err_set(RC_RETRY, "%s: not compressed by rank %d after %d seconds", p->tasks[i].name,
                     p->tasks[i].rank, cfg.timeout);
             (void)nanosleep(&t, NULL);
-            ms = ms * 2 < WAIT_MS_LAST ? ms * 2 : WAIT_MS_LAST;
+            if (run_clock() - start > WAIT_FAST_SECONDS)
+                ms = WAIT_MS_LAST;
         }
-        ms = WAIT_MS_FIRST;
     }
     event_emit(&c->run.log, "waited", EVENT_INT("step", step), EVENT_REAL("seconds", run_clock() - start));
     return RC_OK;
