@@ -58,6 +58,8 @@ struct gptq_job {
     const int     *order;        /* [cols] */
     const float   *l;            /* [cols, cols] lower, from factor() */
     const uint8_t *dead;         /* [cols], natural order: column never saw a value and becomes zero */
+    const int     *scale_col;    /* [cols], natural order: its column of scales; NULL: as the scheme has it */
+    bool           keep_zeros;   /* v10: weights that are 0 (up to Q_ZERO) take no part of other columns' errors */
     bool           want_rtn;     /* rtn_loss is wanted; it takes as long again */
     uint8_t       *codes;        /* out [rows, cols], natural order, one code a byte: see quant.h */
     double         loss;         /* out: sum of e^2 / 2, e_p = (w~_p - q_p) L_pp, in units of H as factored */

@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CT_VERSION "0.19.0" /* of compressed-tensors, whose format this is */
+/* Of compressed-tensors, whose format this is. */
+#define CT_VERSION     "0.19.0"
+#define CT_VERSION_V10 "0.14.0.1"
 
 enum { CHECK_TEXT_MAX = 2048 };
 
@@ -266,7 +268,7 @@ checkpoint_config(const struct run *run, json_t **out)
         format != NULL ? format : scheme_format_name(QFORMAT_DENSE), "global_compression_ratio", "ignore",
         ignored_modules(run), "kv_cache_scheme", cache, "quant_method",
         "compressed-tensors", "quantization_status", "compressed", "sparsity_config", "transform_config", "version",
-        CT_VERSION);
+        r->v10 ? CT_VERSION_V10 : CT_VERSION);
     return *out != NULL ? RC_OK : err_set(RC_OS, "out of memory");
 }
 

@@ -169,14 +169,15 @@ recipe_add_group(struct recipe *r, const char *name, const json_t *targets,
 /* --- presets --- */
 
 static int
-preset_args(const char *scheme, int group, const char *observer, struct scheme *s, json_t **out)
+preset_args(const char *scheme, int group, const char *observer, bool v10, struct scheme *s,
+    json_t **out)
 {
     struct recipe_group g = { .targets = json_pack("[s]", "Linear") };
     json_t *saved = NULL;
     int rc;
 
     *out = NULL;
-    if ((rc = scheme_find(s, scheme, false)) == RC_OK && group != 0 &&
+    if ((rc = scheme_find(s, scheme, v10)) == RC_OK && group != 0 &&
         (rc = scheme_set_group(s, group)) == RC_OK) {
         g.scheme = *s;
         rc = recipe_args_saved(&g, &saved);
@@ -192,7 +193,8 @@ preset_args(const char *scheme, int group, const char *observer, struct scheme *
 }
 
 int
-recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq, const char *observer)
+recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq, const char *observer,
+    bool v10)
 {
     struct reading rd = { 0 };
     struct scheme s;
@@ -200,13 +202,17 @@ recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq, con
     int rc;
 
     *out = NULL;
-    if (observer == NULL && gptq)
+    if (observer == NULL && gptq && !v10)
         observer = RECIPE_OBSERVER;
     if (observer != NULL)
         TRY(observer_find(observer, &observer));
-    TRY(preset_args(scheme, group, observer, &s, &args));
-    rc = (rd.r = recipe_new(NULL)) == NULL ? RC_OS : recipe_read_modifier(&rd, "default", "default",
-        gptq ? "GPTQModifier" : "QuantizationModifier", args);
+    TRY(preset_args(scheme, group, observer, v10, &s, &args));
+    rc = RC_OS;
+    if ((rd.r = recipe_new(NULL)) != NULL) {
+        rd.r->v10 = v10;
+        rc = recipe_read_modifier(&rd, "default", "default", gptq ? "GPTQModifier"
+            : "QuantizationModifier", args);
+    }
     json_decref(args);
     if (rc == RC_OK)
         memcpy(rd.r->groups[0].scheme.name, s.name, sizeof(s.name)); /* also with another group */
@@ -307,7 +313,8 @@ recipe_json(const struct recipe *r, json_t **out)
             m->stage, "group", m->group, "name", m->name, "args", m->args, "order",
             order_json(m->args)));
     }
-    *out = rc == RC_OK ? json_pack("{s:O, s:O}", "groups", groups, "modifiers", modifiers) : NULL;
+    *out = rc != RC_OK ? NULL : json_pack("{s:O, s:O, s:s*}", "groups", groups, "modifiers",
+        modifiers, "compat", r->v10 ? RECIPE_V10 : NULL);
     json_decref(groups);
     json_decref(modifiers);
     return rc != RC_OK || *out != NULL ? rc : err_set(RC_OS, "out of memory");
@@ -356,12 +363,14 @@ modifiers_from_json(struct reading *rd, const json_t *modifiers)
 int
 recipe_from_json(struct recipe **out, const json_t *json)
 {
+    const char *compat = json_string_value(json_object_get(json, "compat"));
     struct reading rd = { .r = recipe_new(NULL) };
     int rc;
 
     *out = NULL;
     if (rd.r == NULL)
         return RC_OS;
+    rd.r->v10 = compat != NULL && strcmp(compat, RECIPE_V10) == 0;
     if ((rc = modifiers_from_json(&rd, json_object_get(json, "modifiers"))) == RC_OK)
         rc = check_groups(rd.r, json_object_get(json, "groups"));
     return recipe_done(rd.r, rc, out);
@@ -566,6 +575,9 @@ check_supported(const struct recipe *r)
 
     for (int i = 0; i < r->group_count; i++) {
         const struct recipe_group *g = &r->groups[i];
+
+        if (!g->gptq && scheme_order_group(&g->scheme))
+            return err_set(RC_DATA, "%s: actorder group wants GPTQModifier", g->name);
         if (scheme_input_static(&g->scheme))
             TRY(check_input(g));
         if (g->input_kwargs != NULL)

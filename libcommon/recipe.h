@@ -21,6 +21,8 @@
 
 #define RECIPE_OBSERVER "imatrix_mse"
 
+#define RECIPE_V10 "0.10" /* in plan.json, and of --compat */
+
 enum { RECIPE_MODIFIERS_MAX = 100, RECIPE_GROUPS_MAX = 1000 };
 
 /* Of targets or of ignore. */
@@ -60,18 +62,27 @@ struct recipe {
     struct recipe_group    *groups;
     int                     group_count;
     bool                    bypass_divisibility;
+    bool                    v10; /* as LLM Compressor 0.10 does it */
     bool                    has_cache;
     struct qargs            cache; /* of keys and values: 8-bit floats, static, tensor or attn_head */
     char                   *problem; /* the first that recipe_find() met; NULL: none */
 };
 
+/* How a recipe is read. */
+struct recipe_opts {
+    const char *stage; /* those whose name starts so; NULL: all */
+    bool        v10;
+};
+
 /* What -s SCHEME -g GROUP means: targets Linear, ignore lm_head. group 0: the preset's; -1: one a
  * row. observer of weights NULL: of GPTQ RECIPE_OBSERVER, as in share/recipes; of plain rounding,
- * which then needs no data, minmax. */
+ * which then needs no data, and of v10 minmax. */
 int  recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq,
-    const char *observer);
-int  recipe_read(struct recipe **out, const char *path);
-int  recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *subject);
+    const char *observer, bool v10);
+/* o NULL: all stages, not v10. */
+int  recipe_read(struct recipe **out, const char *path, const struct recipe_opts *o);
+int  recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *subject,
+    const struct recipe_opts *o);
 void recipe_free(struct recipe *r);
 
 /* Modifiers as they were read and groups as they were resolved: the whole of the recipe. */

@@ -35,7 +35,7 @@ check_zero_type(const struct qargs *a, const char *text)
 }
 
 static int
-set_field(struct qargs *a, json_t **kwargs, const char *key, json_t *v)
+set_field(struct qargs *a, json_t **kwargs, const char *key, json_t *v, bool v10)
 {
     const char *observer = "null";
     char text[64];
@@ -58,6 +58,8 @@ set_field(struct qargs *a, json_t **kwargs, const char *key, json_t *v)
         return RC_OK; /* when the type is known */
     if (strcmp(key, "actorder") == 0 && json_is_false(v))
         v = json_null();
+    if (strcmp(key, "actorder") == 0 && json_is_true(v) && v10)
+        return scheme_set(a, key, "group");
     TRY(field_text(v, key, text, sizeof(text)));
     return scheme_set(a, key, text);
 }
@@ -77,7 +79,7 @@ read_fields(struct reading *rd, struct qargs *a, json_t **kwargs, const json_t *
     json_object_foreach((json_t *)(uintptr_t)mapping, key, v)
     {
         recipe_at(rd, mapping, key);
-        if (set_field(a, kwargs, key, v) != RC_OK)
+        if (set_field(a, kwargs, key, v, rd->r->v10) != RC_OK)
             return err_at(RC_DATA, "%s", where);
     }
     if (a->actorder == ACTORDER_NONE)
@@ -99,7 +101,7 @@ name_scheme(struct scheme *s)
     int rc = scheme_json(s, none, &a);
 
     for (int i = 0; rc == RC_OK && s->name[0] == '\0' && (name = scheme_preset(i)) != NULL; i++) {
-        if ((rc = scheme_find(&t, name, false)) != RC_OK || !t.has_weights)
+        if (scheme_find(&t, name, s->v10) != RC_OK || !t.has_weights)
             continue;
         t.weights.actorder = s->weights.actorder;
         memcpy(t.weights.observer, s->weights.observer, sizeof(t.weights.observer));
@@ -141,6 +143,7 @@ read_scheme(struct reading *rd, struct recipe_group *g, const json_t *mapping)
     if (v == NULL || json_is_null(v))
         return err_set(RC_DATA, "no weights");
     scheme_init(s);
+    s->v10 = rd->r->v10;
     TRY(read_fields(rd, &s->weights, &g->weight_kwargs, v, "weights"));
     s->has_input = in != NULL && !json_is_null(in);
     if (s->has_input)

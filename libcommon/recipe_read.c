@@ -160,9 +160,9 @@ read_actorder(struct modifier *m, const char *key, const json_t *v)
     if (!json_is_string(v) || scheme_set(&a, key, json_string_value(v)) != RC_OK)
         return err_set(RC_DATA, "%s is not static, weight or null", key);
     m->actorder = a.actorder;
-    return a.actorder != ACTORDER_GROUP && a.actorder != ACTORDER_DYNAMIC ? RC_OK
-        : err_set(RC_DATA, "%s %s is not supported; there are static, weight, null", key,
-        json_string_value(v));
+    return m->rd->r->v10 || !scheme_actorder_same(a.actorder, ACTORDER_GROUP) ? RC_OK
+        : err_set(RC_DATA, "%s %s is not supported but with --compat 0.10; there are static, "
+        "weight, null", key, json_string_value(v));
 }
 
 static int
@@ -255,32 +255,29 @@ read_args(struct modifier *m, const json_t *given)
 
 /* --- groups --- */
 
-static bool
-is_static(enum actorder a)
-{
-    return a == ACTORDER_STATIC || a == ACTORDER_WEIGHT;
-}
-
 /* Modifier unset: the scheme's own, or static; scheme unset or the same: the modifier's; else they
- * contradict. */
+ * contradict. In 0.10 the modifier's reaches strategy group alone. */
 static int
 resolve_actorder(const struct modifier *m, struct recipe_group *g)
 {
     enum actorder *a = &g->scheme.weights.actorder;
+    bool unset = scheme_actorder_same(*a, ACTORDER_NONE);
 
-    if (!m->gptq) {
-        if (*a == ACTORDER_UNSET)
-            *a = ACTORDER_NONE;
+    if (unset)
+        *a = ACTORDER_NONE;
+    if (!m->gptq)
         return RC_OK;
+    if (g->scheme.v10 && g->scheme.weights.strategy == ARGS_BLOCK)
+        return err_set(RC_DATA, "%s: LLM Compressor 0.10 has no GPTQ of blocks", g->name);
+    if (!g->scheme.v10 || g->scheme.weights.strategy == ARGS_GROUP) {
+        if (m->ordered && !unset && !scheme_actorder_same(*a, m->actorder))
+            return err_set(RC_DATA, "%s: actorder of the modifier and of its scheme differ",
+                g->name);
+        if (m->ordered || unset)
+            *a = m->ordered ? m->actorder : ACTORDER_STATIC;
     }
-    if (m->ordered && is_static(*a) && !is_static(m->actorder))
-        return err_set(RC_DATA, "%s: actorder of the modifier and of its scheme differ", g->name);
-    if (m->ordered)
-        *a = m->actorder;
-    else if (!is_static(*a))
-        *a = ACTORDER_STATIC;
-    g->actorder = is_static(*a);
-    return RC_OK;
+    g->actorder = scheme_ordered(&g->scheme);
+    return scheme_finish(&g->scheme);
 }
 
 static int
@@ -305,7 +302,7 @@ preset_group(struct modifier *m, int index, const char *preset, const json_t *ta
 
     (void)snprintf(name, sizeof(name), "group_%d", index);
     TRY(recipe_add_group(m->rd->r, name, targets, &g));
-    TRY(scheme_find(&g->scheme, preset, false));
+    TRY(scheme_find(&g->scheme, preset, m->rd->r->v10));
     return g->scheme.has_weights ? finish_group(m, g) : RC_OK;
 }
 
@@ -358,11 +355,11 @@ adopt_group(const struct modifier *m, struct recipe_group *g)
 {
     enum actorder own = g->scheme.weights.actorder;
 
-    if (m->ordered && m->actorder != own && !(is_static(m->actorder) && is_static(own)))
+    if (m->ordered && !scheme_actorder_same(m->actorder, own))
         return err_set(RC_DATA, "%s: actorder of the modifier and of its scheme differ", g->name);
     TRY(finish_group(m, g));
     g->scheme.weights.actorder = own;
-    g->actorder = is_static(own);
+    g->actorder = scheme_ordered(&g->scheme);
     return RC_OK;
 }
 
@@ -462,7 +459,7 @@ save_args(struct modifier *m)
     }
     if (m->ordered)
         (void)json_object_set_new(a, "actorder", m->actorder == ACTORDER_NONE ? json_null()
-            : json_string(m->actorder == ACTORDER_STATIC ? "static" : "weight"));
+            : json_string(scheme_actorder_name(m->actorder)));
     return a != NULL ? RC_OK : err_set(RC_OS, "out of memory");
 }
 
@@ -566,8 +563,9 @@ read_stage(struct reading *rd, const char *stage, const json_t *groups)
     return RC_OK;
 }
 
+/* Stages whose name starts with what is asked for, if anything is, as the library selects them. */
 static int
-read_stages(struct reading *rd, const json_t *root)
+read_stages(struct reading *rd, const json_t *root, const char *asked)
 {
     json_t *stage;
     const char *key;
@@ -582,30 +580,35 @@ read_stages(struct reading *rd, const json_t *root)
             continue;
         if (stem(key, "_stage") == 0 || !json_is_object(stage))
             return err_set(RC_DATA, "\"%s\" is not a stage; names of stages end in _stage", key);
+        if (asked != NULL && strncmp(key, asked, strlen(asked)) != 0)
+            continue;
         (void)snprintf(text, sizeof(text), "%.*s", stem(key, "_stage"), key);
         TRY(read_stage(rd, text, stage));
     }
     rd->line = 0;
-    return rd->r->group_count > 0 || rd->r->modifier_count > 0 ? RC_OK
+    if (rd->r->modifier_count > 0)
+        return RC_OK;
+    return asked != NULL ? err_set(RC_DATA, "no modifier in a stage whose name starts with %s", asked)
         : err_set(RC_DATA, "no modifier");
 }
 
 static int
 read_root(struct recipe **out, const json_t *root, const struct yaml_lines *lines,
-    const char *subject)
+    const char *subject, const struct recipe_opts *o)
 {
     struct reading rd = { .r = recipe_new(subject), .lines = lines };
     int rc;
 
     if (rd.r == NULL)
         return RC_OS;
-    if ((rc = read_stages(&rd, root)) != RC_OK)
+    rd.r->v10 = o != NULL && o->v10;
+    if ((rc = read_stages(&rd, root, o != NULL ? o->stage : NULL)) != RC_OK)
         rc = rd.line > 0 ? err_at(rc, "%s: line %zu", subject, rd.line) : err_at(rc, "%s", subject);
     return recipe_done(rd.r, rc, out);
 }
 
 int
-recipe_read(struct recipe **out, const char *path)
+recipe_read(struct recipe **out, const char *path, const struct recipe_opts *o)
 {
     struct yaml_lines lines = { 0 };
     json_t *root;
@@ -613,14 +616,15 @@ recipe_read(struct recipe **out, const char *path)
 
     *out = NULL;
     if ((rc = yaml_read_file(&root, &lines, path)) == RC_OK)
-        rc = read_root(out, root, &lines, path);
+        rc = read_root(out, root, &lines, path, o);
     json_decref(root);
     yaml_lines_free(&lines);
     return rc;
 }
 
 int
-recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *subject)
+recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *subject,
+    const struct recipe_opts *o)
 {
     struct yaml_lines lines = { 0 };
     json_t *root;
@@ -628,7 +632,7 @@ recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *s
 
     *out = NULL;
     if ((rc = yaml_read_mem(&root, &lines, text, len, subject)) == RC_OK)
-        rc = read_root(out, root, &lines, subject);
+        rc = read_root(out, root, &lines, subject, o);
     json_decref(root);
     yaml_lines_free(&lines);
     return rc;

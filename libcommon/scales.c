@@ -62,8 +62,37 @@ shared_absmax(struct run *run, const struct task *t, float *absmax)
     return RC_OK;
 }
 
+/* With the columns moved to where groups are of neighbours. */
+static int
+choose_ordered(struct task_weights *out, struct run *run, const struct qspec *q, struct scale_opts *o, int rows,
+    int cols, const int *order)
+{
+    size_t n = (size_t)cols;
+    float *w = mem_alloc((size_t)rows * n, sizeof(*w)), *diag = mem_alloc(n, sizeof(*diag));
+    int rc = RC_OS;
+
+    out->scale_col = mem_alloc(n, sizeof(*out->scale_col));
+    if (w != NULL && diag != NULL && out->scale_col != NULL) {
+        for (int i = 0; i < cols; i++) {
+            int c = order[cols - 1 - i];
+
+            out->scale_col[c] = q_scale_col(q, i);
+            if (o->diag != NULL)
+                diag[i] = o->diag[c];
+            for (int r = 0; r < rows; r++)
+                w[(size_t)r * n + (size_t)i] = out->w[(size_t)r * n + (size_t)c];
+        }
+        o->diag = o->diag != NULL ? diag : NULL;
+        rc = run->bk->scales(run->dev, q, o, w, rows, cols, out->global_scale, out->scale, out->zero);
+    }
+    mem_free(w);
+    mem_free(diag);
+    return rc;
+}
+
 int
-scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q, const float *diag)
+scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q, const float *diag,
+    const int *order)
 {
     const struct recipe_group *rg = &run->plan.recipe->groups[t->group];
     int rows = t->end - t->row0;
@@ -83,7 +112,23 @@ scales_choose(struct task_weights *out, struct run *run, const struct task *t, c
         return RC_OS;
     TRY(recipe_scale_opts(rg, q, &o));
     o.diag = observer_weighted(rg->scheme.weights.observer) ? diag : NULL;
+    if (order != NULL)
+        return choose_ordered(out, run, q, &o, rows, t->cols, order);
     return run->bk->scales(run->dev, q, &o, out->w, rows, t->cols, out->global_scale, out->scale, out->zero);
+}
+
+int
+scales_sparse(struct run *run, const struct task *t, bool *sparse)
+{
+    size_t count = (size_t)t->rows * (size_t)t->cols, zeros = 0;
+    float *w = NULL;
+    int rc = source_rows(run, t->module, 0, t->rows, t->cols, &w);
+
+    for (size_t i = 0; rc == RC_OK && i < count; i++)
+        zeros += w[i] == 0;
+    *sparse = 20 * zeros >= count;
+    mem_free(w);
+    return rc;
 }
 
 void
@@ -92,6 +137,7 @@ scales_free(struct task_weights *w)
     mem_free(w->w);
     mem_free(w->scale);
     mem_free(w->zero);
+    mem_free(w->scale_col);
     *w = (struct task_weights){ 0 };
 }
 

@@ -12,14 +12,19 @@ struct task_weights {
     float  *w;            /* [rows of the task, cols] exact from T */
     float  *scale;        /* [q_scale_rows, q_scale_cols] as stored */
     int8_t *zero;         /* NULL: symmetric */
+    int    *scale_col;    /* [cols] the group of each column; NULL: of neighbours */
     float   global_scale; /* shared with the modules that the runtime fuses with it; 1: none */
 };
 
-/* diag [cols]: what weighted searches weigh columns by; NULL: all alike. RC_DATA: weights are not finite, or of another
- * shape than the plan's. */
+/* diag [cols]: what weighted searches weigh columns by; NULL: all alike. order [cols]: column at each position of the
+ * factor, where groups are of columns in the order in which they are rounded, from the last position down; NULL: of
+ * neighbours. RC_DATA: weights are not finite, or of another shape than the plan's. */
 int  scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q,
-    const float *diag);
+    const float *diag, const int *order);
 void scales_free(struct task_weights *w);
+
+/* Whether so many weights of the task's module are 0 that LLM Compressor 0.10 keeps them: a twentieth. */
+int scales_sparse(struct run *run, const struct task *t, bool *sparse);
 
 /* The diagonal of H over its mean, so that sums of it are of any size's order; [n]. */
 void scales_diag(const struct hess *h, float *diag);

@@ -67,6 +67,10 @@ static const struct scheme presets_v10[] = {
         IN(.bits = 8, .type = QTYPE_FLOAT, .strategy = ARGS_TENSOR, .observer = "memoryless_minmax")),
 };
 
+/* All that it has. */
+static const char *const names_v10[] = { "UNQUANTIZED", "W8A16", "W4A16", "W4A16_ASYM", "W8A8", "INT8", "W4A8",
+    "W4AFP8", "FP8", "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4A16", "NVFP4", "MXFP4A16", "MXFP4" };
+
 /* Words for values of an enum; the first spelling of a value is the one written. */
 struct word {
     const char *text;
@@ -121,6 +125,15 @@ word_text(const struct word *w, int value)
     return w->text != NULL && strcmp(w->text, "null") == 0 ? NULL : w->text;
 }
 
+static bool
+is_v10(const char *name)
+{
+    for (size_t i = 0; i < sizeof(names_v10) / sizeof(*names_v10); i++)
+        if (strcasecmp(names_v10[i], name) == 0)
+            return true;
+    return false;
+}
+
 int
 scheme_find(struct scheme *out, const char *name, bool v10)
 {
@@ -134,7 +147,10 @@ scheme_find(struct scheme *out, const char *name, bool v10)
             found = &presets_v10[i];
     if (found == NULL)
         return err_set(RC_DATA, "%s: unknown scheme", name);
+    if (v10 && !is_v10(name))
+        return err_set(RC_DATA, "%s: LLM Compressor 0.10 has no such scheme", name);
     *out = *found;
+    out->v10 = v10;
     return out->has_weights ? scheme_finish(out) : RC_OK;
 }
 
@@ -300,19 +316,45 @@ check_args(const char *what, struct qargs *a)
     return RC_OK;
 }
 
+bool
+scheme_actorder_same(enum actorder a, enum actorder b)
+{
+    static const int order[] = { [ACTORDER_UNSET] = 0, [ACTORDER_NONE] = 0, [ACTORDER_STATIC] = 1,
+        [ACTORDER_WEIGHT] = 1, [ACTORDER_GROUP] = 2, [ACTORDER_DYNAMIC] = 2 };
+
+    return order[a] == order[b];
+}
+
 static int
-check_weights(struct qargs *a)
+check_actorder(const struct qargs *a, bool v10)
+{
+    const char *name = word_text(words_actorder, (int)a->actorder);
+    bool by_group = scheme_actorder_same(a->actorder, ACTORDER_GROUP);
+
+    if (by_group && !v10)
+        return err_set(RC_DATA, "weights: actorder %s is not supported but with --compat 0.10", name);
+    if (by_group && (a->strategy != ARGS_GROUP || a->type != QTYPE_INT))
+        return err_set(RC_DATA, "weights: actorder %s wants integers with strategy group", name);
+    if (v10 && a->actorder > ACTORDER_NONE && a->strategy != ARGS_GROUP && a->strategy != ARGS_TENSOR_GROUP)
+        return err_set(RC_DATA, "weights: actorder wants strategy group or tensor_group in LLM Compressor 0.10");
+    return RC_OK;
+}
+
+static int
+check_weights(struct qargs *a, bool v10)
 {
     int rc = check_args("weights", a);
 
-    if (rc != RC_OK)
+    if (rc != RC_OK || (rc = check_actorder(a, v10)) != RC_OK)
         return rc;
     if (a->strategy > ARGS_BLOCK)
         return err_set(RC_DATA, "weights: strategy %s is for inputs", word_text(words_strategy, (int)a->strategy));
     if (a->dynamic != DYNAMIC_NO)
         return err_set(RC_DATA, "weights: dynamic is for inputs");
-    if (a->actorder == ACTORDER_GROUP || a->actorder == ACTORDER_DYNAMIC)
-        return err_set(RC_DATA, "weights: actorder %s is not supported", word_text(words_actorder, (int)a->actorder));
+    if (v10 && ((a->type == QTYPE_INT && a->bits != 4 && a->bits != 8) ||
+        (a->type == QTYPE_FLOAT && a->bits == 8 && a->scale_dtype != DT_NONE)))
+        return err_set(RC_DATA, "weights: LLM Compressor 0.10 packs integers of 4 and 8 bits, 4-bit floats, and 8-bit "
+            "floats with scale_dtype null");
     if (a->type == QTYPE_FLOAT && a->bits == 4 && a->scale_dtype == DT_NONE)
         a->scale_dtype = a->strategy == ARGS_TENSOR_GROUP ? DT_F8_E4M3 : DT_U8;
     if (a->type == QTYPE_FLOAT && a->bits == 4 &&
@@ -331,7 +373,7 @@ check_weights(struct qargs *a)
 }
 
 static int
-check_input(struct qargs *a)
+check_input(struct qargs *a, bool v10)
 {
     int rc = check_args("inputs", a);
 
@@ -350,7 +392,7 @@ check_input(struct qargs *a)
     if (a->dynamic == DYNAMIC_YES)
         a->observer[0] = '\0';
     else if (a->observer[0] == '\0')
-        set_observer(a, "minmax");
+        set_observer(a, v10 ? "memoryless_minmax" : "minmax");
     return RC_OK;
 }
 
@@ -377,11 +419,14 @@ scheme_finish(struct scheme *s)
 
     if (!s->has_weights)
         return err_set(RC_DATA, "scheme has no weights");
-    if ((rc = check_weights(&s->weights)) != RC_OK || (s->has_input && (rc = check_input(&s->input)) != RC_OK))
+    if ((rc = check_weights(&s->weights, s->v10)) != RC_OK ||
+        (s->has_input && (rc = check_input(&s->input, s->v10)) != RC_OK))
         return rc;
     f = infer_format(s);
     if (s->format == QFORMAT_INFER)
         s->format = f;
+    if (scheme_order_group(s) && s->format != QFORMAT_PACK)
+        return err_set(RC_DATA, "weights: actorder group wants format pack-quantized");
     if (s->format == f || s->format == QFORMAT_DENSE ||
         (s->weights.type == QTYPE_INT && (s->format == QFORMAT_PACK || s->format == QFORMAT_INT ||
             s->format == QFORMAT_NAIVE)) ||
@@ -476,9 +521,21 @@ scheme_input_static(const struct scheme *s)
 }
 
 bool
-scheme_order_static(const struct scheme *s)
+scheme_ordered(const struct scheme *s)
 {
-    return s->weights.actorder == ACTORDER_STATIC || s->weights.actorder == ACTORDER_WEIGHT;
+    return !scheme_actorder_same(s->weights.actorder, ACTORDER_NONE);
+}
+
+bool
+scheme_order_group(const struct scheme *s)
+{
+    return scheme_actorder_same(s->weights.actorder, ACTORDER_GROUP);
+}
+
+const char *
+scheme_actorder_name(enum actorder a)
+{
+    return word_text(words_actorder, (int)a);
 }
 
 json_t *

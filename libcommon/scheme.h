@@ -46,14 +46,15 @@ struct qargs {
 struct scheme {
     char         name[SCHEME_NAME_MAX]; /* the preset that it came from; "" else */
     bool         has_weights;           /* false: UNQUANTIZED */
+    bool         v10;                   /* what scheme_finish() checks is LLM Compressor 0.10's */
     struct qargs weights;
     bool         has_input;
     struct qargs input;  /* of activations, at run time */
     enum qformat format; /* after scheme_finish: never INFER, except for UNQUANTIZED */
 };
 
-/* A preset by name, any case. v10: as LLM Compressor 0.10 has it (W8A16 a channel, FP8 inputs memoryless). RC_DATA: no
- * such name. The result is finished. */
+/* A preset by name, any case. v10: as LLM Compressor 0.10 has it (W8A16 a channel, FP8 inputs memoryless), which has
+ * fewer. RC_DATA: no such name. The result is finished. */
 int         scheme_find(struct scheme *out, const char *name, bool v10);
 const char *scheme_preset(int i); /* names in the table's order; NULL after the last */
 
@@ -85,7 +86,11 @@ enum pack   scheme_pack(const struct scheme *s);          /* layout of weight co
 bool        scheme_zeros_packed(const struct scheme *s);  /* zero points lie in words, too; else int8 */
 bool        scheme_global(const struct scheme *s);        /* weights have a global scale */
 bool        scheme_input_static(const struct scheme *s);  /* inputs need a scale from calibration */
-bool        scheme_order_static(const struct scheme *s);  /* columns by descending diagonal of H */
+bool        scheme_ordered(const struct scheme *s);       /* columns by descending diagonal of H */
+bool        scheme_order_group(const struct scheme *s);   /* and groups are of columns in that order (v10 alone) */
+const char *scheme_actorder_name(enum actorder a);        /* NULL: none */
+/* Names of one order are alike: static and weight, group and dynamic, and those that mean none. */
+bool        scheme_actorder_same(enum actorder a, enum actorder b);
 
 /* The entry of config_groups for the given targets (a list; a reference is added). RC_OS. */
 int scheme_json(const struct scheme *s, json_t *targets, json_t **out);

@@ -216,6 +216,7 @@ shard_assign(struct plan *p, int ranks)
 int
 shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
 {
+    struct recipe_opts how = { .stage = o->stage, .v10 = o->v10 };
     char resolved[PATH_MAX];
 
     *s = (struct shard){ 0 };
@@ -232,8 +233,8 @@ shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
         return RC_OS;
     if (source_arch(&s->arch, &s->model) != RC_OK)
         return err_at(RC_DATA, "%s", o->model);
-    TRY(o->recipe != NULL ? recipe_read(&s->plan.recipe, o->recipe) :
-        recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq, o->observer));
+    TRY(o->recipe != NULL ? recipe_read(&s->plan.recipe, o->recipe, &how) :
+        recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq, o->observer, o->v10));
     TRY(find_modules(s));
     TRY(check_fused(s));
     TRY(make_steps(s));

@@ -14,7 +14,8 @@ struct shard_opts {
     const char     *model, *scheme, *recipe, *observer, *data, *columns; /* columns: see text.h */
     const char *const *chat; /* see chat.h */
     int             group, samples, length, min_length, block_tokens, ranks;
-    bool            gptq, pack, count_padding;
+    const char     *stage; /* of the recipe; NULL: all */
+    bool            gptq, pack, count_padding, v10;
     enum tok_special special;
     enum sequential sequential;
 };

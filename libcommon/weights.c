@@ -100,6 +100,7 @@ weights_pack(struct packed_tensors *out, const char *module, const struct rounde
 {
     struct qspec q;
     int64_t *shape;
+    int32_t *index;
     float *global;
 
     *out = (struct packed_tensors){ 0 };
@@ -113,6 +114,12 @@ weights_pack(struct packed_tensors *out, const char *module, const struct rounde
             return RC_OS;
         shape[0] = r->rows;
         shape[1] = r->cols;
+    }
+    if (r->scale_col != NULL) {
+        if ((index = weights_add(out, module, "weight_g_idx", DT_I32, r->cols, 0)) == NULL)
+            return RC_OS;
+        for (int i = 0; i < r->cols; i++)
+            index[i] = r->scale_col[i];
     }
     if (scheme_global(r->scheme)) {
         if ((global = weights_add(out, module, "weight_global_scale", DT_F32, 1, 0)) == NULL)

@@ -23,6 +23,7 @@ struct rounded {
     const uint8_t *codes;        /* [rows, cols] */
     const float   *scale;        /* [scale rows, scale cols], as stored */
     const int8_t  *zero;         /* or NULL */
+    const int     *scale_col;    /* [cols] the group of each column, of actorder group; or NULL */
     float          global_scale;
 };
 

@@ -80,16 +80,19 @@ factor_hessian(struct gptq *g, const struct hess *h, const char *name, const str
 {
     struct factor *f = &g->f;
     double s = 2.0 / (double)h->sequences;
-    int rc = RC_OK;
+    int rc = RC_OK, tries = rg->scheme.v10 ? 1 : DAMP_TRIES;
 
     f->damp = rg->dampening_frac;
-    for (int i = 0; i < DAMP_TRIES; i++, f->damp *= DAMP_FACTOR) {
+    for (int i = 0; i < tries; i++, f->damp *= DAMP_FACTOR) {
         rc = g->run.bk->factor(g->run.dev, f->l, f->dead, h->sum, s, f->order, f->damp, h->n);
         if (rc != RC_NUMERIC)
             return rc;
         event_emit(&g->run.log, "damp", EVENT_STR("task", name), EVENT_REAL("damp", f->damp));
     }
     f->failed = true;
+    memset(f->l, 0, (size_t)h->n * (size_t)h->n * sizeof(*f->l));
+    for (int i = 0; i < h->n; i++)
+        f->l[(size_t)i * (size_t)(h->n + 1)] = 1; /* what 0.10 goes on with */
     msg_warn(name, "Hessian is not positive definite at damp %g: rounded plainly", f->damp / DAMP_FACTOR);
     return RC_OK;
 }
@@ -182,7 +185,8 @@ publish(struct gptq *g, const struct task *t, const char *hessian, const struct 
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
     struct rounded r = { .scheme = &rg->scheme, .t = g->run.arch.dtype, .rows = job->rows, .cols = job->cols,
-        .codes = job->codes, .scale = w->scale, .zero = w->zero, .global_scale = w->global_scale };
+        .codes = job->codes, .scale = w->scale, .zero = w->zero, .scale_col = w->scale_col,
+        .global_scale = w->global_scale };
     char loss[32], rtn[32], d[32], rows[32], path[PATH_MAX];
     struct st_meta meta[] = { { "plan", g->run.plan.fingerprint }, { "method", method }, { "loss", loss },
         { "rtn_loss", rtn }, { "damp", d }, { "rows", rows } };
@@ -229,6 +233,7 @@ round_task(struct gptq *g, const struct task_weights *w, bool gptq, struct gptq_
     job->scale = w->scale;
     job->zero = w->zero;
     job->global_scale = w->global_scale;
+    job->scale_col = w->scale_col;
     job->l = g->f.l;
     job->order = g->f.order;
     job->dead = g->f.dead;
@@ -271,9 +276,10 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     bool sums = recipe_needs_hessian(g->run.plan.recipe, t->group), failed;
     int rc;
 
-    scheme_qspec(&rg->scheme, g->run.arch.dtype, false, &q);
+    scheme_qspec(&rg->scheme, g->run.arch.dtype, rg->gptq && rg->scheme.v10, &q);
     if ((sums && (rc = get_factor(g, t, path)) != RC_OK) ||
-        (rc = scales_choose(&w, &g->run, t, &q, sums ? g->f.diag : NULL)) != RC_OK)
+        (rc = scales_choose(&w, &g->run, t, &q, sums ? g->f.diag : NULL, scheme_order_group(&rg->scheme) ? g->f.order :
+            NULL)) != RC_OK || (q.v10 && (rc = scales_sparse(&g->run, t, &job.keep_zeros)) != RC_OK))
         goto out;
     if ((job.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
         rc = RC_OS;
@@ -282,7 +288,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     failed = rg->gptq && g->f.failed;
     method = !rg->gptq ? "rtn" : failed ? "rtn-fallback" : "gptq";
     damp = rg->gptq ? g->f.damp : 0;
-    if ((rc = round_task(g, &w, rg->gptq && !failed, &job)) == RC_OK &&
+    if ((rc = round_task(g, &w, rg->gptq && (!failed || q.v10), &job)) == RC_OK &&
         (rc = publish(g, t, path, &w, &job, damp, method)) == RC_OK) {
         report(g, t, &job, damp, run_clock() - start, method);
         if (failed)

@@ -13,15 +13,16 @@
 #include <unistd.h>
 
 static const char *const algos[] = { "gptq", "rtn", NULL };
+static const char *const compats[] = { "0.14", RECIPE_V10, NULL };
 static const char *const specials[] = { "never", "always", "once", NULL }; /* as enum tok_special */
 
 static struct {
     struct shard_opts o;
-    const char *dir, *algo, *sequential, *special;
+    const char *dir, *algo, *sequential, *special, *compat;
     struct opt_list chat;
     bool        plan_only, quiet;
 } cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1 }, .dir = ".",
-    .algo = "gptq", .sequential = "input", .special = "once" };
+    .algo = "gptq", .sequential = "input", .special = "once", .compat = "0.14" };
 
 static const struct opt options[] = {
     OPT_STR('C', "workdir", &cfg.dir, "dir", "work directory to make (default: the current one)"),
@@ -30,6 +31,8 @@ static const struct opt options[] = {
     OPT_STR('r', "recipe", &cfg.o.recipe, "file", "recipe (llmc-recipe(5)) instead of a scheme"),
     OPT_INT('g', "group", &cfg.o.group, -1, 1 << 20, "n", "columns that share a scale; -1: the whole row"),
     OPT_CHOICE('a', "algorithm", &cfg.algo, algos, "name", "with -s: gptq, or rtn for plain rounding"),
+    OPT_STR(0, "stage", &cfg.o.stage, "name", "with -r: stages whose name starts so (default: all)"),
+    OPT_CHOICE(0, "compat", &cfg.compat, compats, "version", "rules of LLM Compressor: 0.14 or 0.10"),
     OPT_STR(0, "observer", &cfg.o.observer, "name", "with -s: choice of scales (default: imatrix_mse; of rtn: minmax)"),
     OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text, JSON lines, token ids; file, tar or directory"),
     OPT_INT('n', "samples", &cfg.o.samples, 1, 1 << 30, "n", "calibration samples, the first so many"),
@@ -85,6 +88,7 @@ main(int argc, char *argv[])
     (void)opt_parse(&tool, argc, argv);
     msg_quiet(cfg.quiet);
     cfg.o.gptq = strcmp(cfg.algo, "gptq") == 0;
+    cfg.o.v10 = strcmp(cfg.compat, RECIPE_V10) == 0;
     cfg.o.sequential = sequential_find(cfg.sequential);
     for (int i = 0; specials[i] != NULL; i++)
         if (strcmp(specials[i], cfg.special) == 0)
@@ -100,6 +104,8 @@ main(int argc, char *argv[])
         die(RC_USAGE, "-g goes with -s; a recipe says its own group size");
     if (cfg.o.recipe != NULL && cfg.o.observer != NULL)
         die(RC_USAGE, "--observer goes with -s; a recipe names its own");
+    if (cfg.o.recipe == NULL && cfg.o.stage != NULL)
+        die(RC_USAGE, "--stage goes with -r");
     if ((rc = shard_open(&s, cfg.dir, &cfg.o)) == RC_OK) {
         if (cfg.plan_only)
             print_plan(&s);

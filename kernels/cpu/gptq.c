@@ -149,11 +149,12 @@ column_at(const struct sweep *sw, struct scratch *s, int tile, int p)
 {
     const struct gptq_job *job = sw->job;
     int col = job->order[p];
-    size_t g = ((size_t)tile * (size_t)sw->scale_cols + (size_t)q_scale_col(job->spec, col)) * LANES;
+    int of = job->scale_col != NULL ? job->scale_col[col] : q_scale_col(job->spec, col);
+    size_t g = ((size_t)tile * (size_t)sw->scale_cols + (size_t)of) * LANES;
     float diag = job->l[(size_t)p * (size_t)job->cols + (size_t)p];
 
     return (struct column){
-        .spec = job->spec, .global_scale = job->global_scale, .diag = diag, .inverse = 1 / diag,
+        .spec = job->spec, .global_scale = job->global_scale, .keep_zeros = job->keep_zeros, .diag = diag, .inverse = 1 / diag,
         .scale = s->scale + g, .step = s->step + g, .zero = s->zero + g,
         .w = s->d + tile_at(sw, tile) + (size_t)p * LANES,
         .codes = s->codes + tile_at(sw, tile) + (size_t)col * LANES,

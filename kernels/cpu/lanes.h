@@ -18,6 +18,7 @@ enum {
 struct column {
     const struct qspec *spec;
     float        global_scale;
+    bool         keep_zeros;
     float        diag, inverse;       /* L_pp and 1 / L_pp */
     const float *sum;                 /* [LANES] of d_q L_qp, q > p */
     const float *scale, *step, *zero; /* [LANES] */

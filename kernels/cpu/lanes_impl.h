@@ -47,19 +47,22 @@ round_lanes(const struct column *c, const struct qspec s)
         c->codes[i] = (uint8_t)code[i];
 }
 
-/* The value that v10 stores is another one than the loop's: see q_code_loop(). */
+/* The value that v10 stores is another one than the loop's: see q_code_loop(). A zero that is kept is rounded as it is,
+ * but the columns after it must see the errors of those before, as if the move that it did not make had been lost. */
 LANES_TARGET static void
 round_v10(const struct column *c)
 {
     const struct qspec *s = c->spec;
 
     for (int i = 0; i < LANES; i++) {
-        float moved = c->w[i] + c->sum[i] * c->inverse;
+        float w = c->w[i], move = c->sum[i] * c->inverse;
+        bool keep = c->keep_zeros && f32_abs(w) <= Q_ZERO;
+        float moved = keep ? w : w + move;
         float k = q_round_loop(s, moved, c->step[i], c->zero[i]), q = q_dequant_loop(s, k, c->step[i], c->zero[i]);
         float e = (moved - q) * c->diag;
 
         c->codes[i] = q_code_loop(s, k, q, c->scale[i], c->global_scale, c->zero[i]);
-        c->w[i] -= q;
+        c->w[i] = keep ? w - q - move : w - q;
         c->loss[i] += e * e;
     }
 }

@@ -102,6 +102,15 @@ textbook(double *h, double *g, const struct gptq_job *job)
     return rc;
 }
 
+/* Place of an element's scale. */
+static size_t
+scale_at(const struct gptq_job *job, int r, int c)
+{
+    size_t at = q_scale_index(job->spec, job->row0 + r, c, job->cols);
+
+    return job->scale_col == NULL ? at : at - (size_t)q_scale_col(job->spec, c) + (size_t)job->scale_col[c];
+}
+
 /* One row; w and d have room for n values. */
 static void
 round_row(struct gptq_job *job, const double *g, int r, double *w)
@@ -117,13 +126,14 @@ round_row(struct gptq_job *job, const double *g, int r, double *w)
     }
     for (int i = 0; i < n; i++) {
         int c = job->order[n - 1 - i];
-        size_t at = q_scale_index(s, job->row0 + r, c, n);
+        size_t at = scale_at(job, r, c);
         float zero = job->zero != NULL ? job->zero[at] : 0, step = q_step(s, job->scale[at], job->global_scale);
         float k = q_round_loop(s, (float)w[i], step, zero), q = q_dequant_loop(s, k, step, zero);
         double e = (w[i] - (double)q) / g[(size_t)i * ld + (size_t)i];
 
         for (int j = i + 1; j < n; j++)
-            w[j] -= e * g[(size_t)j * ld + (size_t)i];
+            if (!job->keep_zeros || f32_abs(job->w[(size_t)r * ld + (size_t)job->order[n - 1 - j]]) > Q_ZERO)
+                w[j] -= e * g[(size_t)j * ld + (size_t)i];
         job->codes[(size_t)r * ld + (size_t)c] = q_code_loop(s, k, q, job->scale[at], job->global_scale, zero);
         job->loss += e * e / 2;
     }
@@ -140,7 +150,7 @@ rtn_row(struct gptq_job *job, const double *h, int r, double *d)
     spec.v10 = 0;
     for (int i = 0; i < n; i++) {
         int c = job->order[n - 1 - i];
-        size_t at = q_scale_index(s, job->row0 + r, c, n);
+        size_t at = scale_at(job, r, c);
         float zero = job->zero != NULL ? job->zero[at] : 0, step = q_step(s, job->scale[at], job->global_scale);
         float w = job->w[(size_t)r * ld + (size_t)c];
 

@@ -50,7 +50,7 @@ check_recipe(struct recipe *r)
         recipe_free(again);
     }
     FUZZ_CHECK(recipe_yaml(r, &text) == RC_OK);
-    FUZZ_CHECK(recipe_read_mem(&again, text, strlen(text), "again") == RC_OK);
+    FUZZ_CHECK(recipe_read_mem(&again, text, strlen(text), "again", NULL) == RC_OK);
     FUZZ_CHECK(recipe_json(again, &b) == RC_OK);
     FUZZ_CHECK(json_equal(json_object_get(a, "groups"), json_object_get(b, "groups")));
     mem_free(text);
@@ -73,7 +73,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         check_lines(j, &lines, bytes + 1);
         check_tree(j);
         json_decref(j);
-        if (recipe_read_mem(&r, (const char *)data, bytes, "input") == RC_OK) {
+        if (recipe_read_mem(&r, (const char *)data, bytes, "input", NULL) == RC_OK) {
             check_recipe(r);
             recipe_free(r);
         }

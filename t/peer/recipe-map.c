@@ -44,7 +44,7 @@ main(int argc, char *argv[])
 
     if (argc != 2)
         die(RC_USAGE, "usage: recipe-map RECIPE < MODULES");
-    rc = recipe_read(&r, argv[1]);
+    rc = recipe_read(&r, argv[1], NULL);
     while (rc == RC_OK && (n = getline(&line, &cap, stdin)) > 0) {
         line[n - 1] = '\0';
         rc = map_line(r, line);

@@ -24,6 +24,7 @@ static const char *const golden_versions[] = { "llmc-0.10", "llmc-0.14", NULL };
 struct golden {
     json_t       *meta; /* the whole of NAME.json */
     struct buf    bin;
+    bool          v10;  /* LLM Compressor 0.10 made it */
     struct tensor tensors[GOLDEN_TENSORS_MAX];
     size_t        count;
 };
@@ -53,6 +54,7 @@ golden_open(struct golden *g, const char *version, const char *name)
     size_t i, j;
 
     memset(g, 0, sizeof(*g));
+    g->v10 = strcmp(version, "llmc-0.10") == 0;
     golden_json(&g->meta, version, name);
     snprintf(path, sizeof(path), "t/golden/vectors/%s/%s.bin", version, name);
     if (buf_read_file(&g->bin, path, 1 << 24) != RC_OK)
@@ -136,7 +138,9 @@ golden_scheme(const struct golden *g, struct scheme *s)
     json_t *group = json_object_get(json_object_get(cfg, "config_groups"), "group_0");
     json_t *input = json_object_get(group, "input_activations");
 
+
     scheme_init(s);
+    s->v10 = g->v10;
     golden_args(&s->weights, json_object_get(group, "weights"));
     s->has_input = json_is_object(input);
     if (s->has_input)

@@ -95,7 +95,7 @@ test_library(void **state)
         maps = json_object_get(c, "maps");
         json_object_foreach(maps, family, letters)
         {
-            if (recipe_read_mem(&r, text, strlen(text), from) != RC_OK)
+            if (recipe_read_mem(&r, text, strlen(text), from, NULL) != RC_OK)
                 fail_msg("%s", err_text());
             same_map(from, r, json_object_get(json_object_get(all, "modules"), family), json_string_value(letters),
                 json_object_get(all, "schemes"), json_object_get(c, "schemes"));
@@ -123,7 +123,7 @@ test_other_modifiers(void **state)
         snprintf(text, sizeof(text), "a_stage:\n  b_modifiers:\n    %s: {}\n    GPTQModifier: {scheme: W4A16}\n",
             names[i]);
         snprintf(want, sizeof(want), "r.yaml: line 3: modifier %s is not supported", names[i]);
-        assert_int_equal(recipe_read_mem(&r, text, strlen(text), "r.yaml"), RC_DATA);
+        assert_int_equal(recipe_read_mem(&r, text, strlen(text), "r.yaml", NULL), RC_DATA);
         if (strncmp(err_text(), want, strlen(want)) != 0)
             fail_msg("%s", err_text());
     }

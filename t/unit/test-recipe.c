@@ -15,7 +15,7 @@ read_file(const char *name)
     char path[256];
 
     snprintf(path, sizeof(path), "t/data/recipes/%s", name);
-    if (recipe_read(&r, path) != RC_OK)
+    if (recipe_read(&r, path, NULL) != RC_OK)
         fail_msg("%s", err_text());
     return r;
 }
@@ -25,7 +25,7 @@ read_text(const char *text)
 {
     struct recipe *r;
 
-    if (recipe_read_mem(&r, text, strlen(text), "r.yaml") != RC_OK)
+    if (recipe_read_mem(&r, text, strlen(text), "r.yaml", NULL) != RC_OK)
         fail_msg("%s", err_text());
     return r;
 }
@@ -45,7 +45,7 @@ refuses(const char *text, const char *sentence)
 {
     struct recipe *r;
 
-    if (recipe_read_mem(&r, text, strlen(text), "r.yaml") != RC_DATA)
+    if (recipe_read_mem(&r, text, strlen(text), "r.yaml", NULL) != RC_DATA)
         fail_msg("%s\naccepted, want \"%s\"", text, sentence);
     if (strcmp(err_text(), sentence) != 0)
         fail_msg("%s\n\"%s\"\nwant\n\"%s\"", text, err_text(), sentence);
@@ -80,9 +80,9 @@ test_shipped(void **state)
         snprintf(path, sizeof(path), "share/recipes/%s.yaml", scheme_preset(i));
         for (p = path; *p != '\0'; p++)
             *p = (char)(*p >= 'A' && *p <= 'Z' ? *p - 'A' + 'a' : *p);
-        if (recipe_read(&file, path) != RC_OK)
+        if (recipe_read(&file, path, NULL) != RC_OK)
             fail_msg("%s", err_text());
-        assert_int_equal(recipe_preset(&preset, scheme_preset(i), 0, true, NULL), RC_OK);
+        assert_int_equal(recipe_preset(&preset, scheme_preset(i), 0, true, NULL, false), RC_OK);
         assert_int_equal(recipe_json(file, &a), RC_OK);
         assert_int_equal(recipe_json(preset, &b), RC_OK);
         if (!json_equal(json_object_get(a, "groups"), json_object_get(b, "groups")))
@@ -176,7 +176,7 @@ test_details(void **state)
     assert_string_equal(r->modifiers[1].group, "attention");
     assert_string_equal(r->modifiers[2].group, "more");
     recipe_free(r);
-    assert_int_equal(recipe_read(&r, "t/data/recipes/nowhere.yaml"), RC_NOINPUT);
+    assert_int_equal(recipe_read(&r, "t/data/recipes/nowhere.yaml", NULL), RC_NOINPUT);
     assert_null(r);
 }
 
@@ -214,7 +214,7 @@ round_trip(const struct recipe *r, const char *name)
     }
     json_decref(b);
     assert_int_equal(recipe_yaml(r, &text), RC_OK);
-    if (recipe_read_mem(&again, text, strlen(text), "recipe.yaml") != RC_OK)
+    if (recipe_read_mem(&again, text, strlen(text), "recipe.yaml", NULL) != RC_OK)
         fail_msg("%s: %s\n%s", name, err_text(), text);
     b = json_of(again);
     if (!json_equal(json_object_get(a, "groups"), json_object_get(b, "groups")))
@@ -249,7 +249,7 @@ test_round_trips(void **state)
     (void)closedir(d);
     assert_true(n >= 15);
     for (int i = 0; scheme_preset(i) != NULL; i++) {
-        assert_int_equal(recipe_preset(&r, scheme_preset(i), 0, i % 2 == 0, NULL), RC_OK);
+        assert_int_equal(recipe_preset(&r, scheme_preset(i), 0, i % 2 == 0, NULL, false), RC_OK);
         round_trip(r, scheme_preset(i));
         recipe_free(r);
     }
@@ -272,7 +272,7 @@ test_yaml(void **state)
     char *text;
 
     (void)state;
-    assert_int_equal(recipe_preset(&r, "w4a16", 0, true, NULL), RC_OK);
+    assert_int_equal(recipe_preset(&r, "w4a16", 0, true, NULL, false), RC_OK);
     assert_int_equal(recipe_yaml(r, &text), RC_OK);
     assert_string_equal(text,
         "default_stage:\n"
@@ -288,7 +288,7 @@ test_yaml(void **state)
         "      actorder: static\n");
     mem_free(text);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W4A16", 64, false, NULL), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W4A16", 64, false, NULL, false), RC_OK);
     assert_string_equal(r->groups[0].scheme.name, "W4A16");
     assert_int_equal(r->groups[0].scheme.weights.group, 64);
     assert_false(r->groups[0].gptq);
@@ -296,13 +296,13 @@ test_yaml(void **state)
     assert_non_null(strstr(text, "            group_size: 64\n            strategy: group\n"));
     mem_free(text);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W8A8", -1, true, NULL), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W8A8", -1, true, NULL, false), RC_OK);
     assert_int_equal(r->groups[0].scheme.weights.strategy, ARGS_CHANNEL);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W5A99", 0, true, NULL), RC_DATA);
+    assert_int_equal(recipe_preset(&r, "W5A99", 0, true, NULL, false), RC_DATA);
     assert_string_equal(err_text(), "W5A99: unknown scheme");
     assert_null(r);
-    assert_int_equal(recipe_preset(&r, "FP8", 32, true, NULL), RC_DATA);
+    assert_int_equal(recipe_preset(&r, "FP8", 32, true, NULL, false), RC_DATA);
     assert_string_equal(err_text(), "a group size can be chosen for integer weights only");
 }
 
@@ -314,7 +314,7 @@ test_plan_changed(void **state)
     json_t *j, *g;
 
     (void)state;
-    assert_int_equal(recipe_preset(&r, "W8A16", 0, true, NULL), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W8A16", 0, true, NULL, false), RC_OK);
     j = json_of(r);
     g = json_array_get(json_object_get(j, "groups"), 0);
     json_object_set_new(g, "block_size", json_integer(64));
@@ -552,7 +552,7 @@ test_unused(void **state)
     finds(r, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", "Linear", 0, "");
     check_says(r, "r.yaml: pattern \"re:(a|aa)+$\" cannot be matched with "
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac: too many steps");
-    assert_int_equal(recipe_preset(&r, "W4A16", 0, true, NULL), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W4A16", 0, true, NULL, false), RC_OK);
     finds(r, "m.q_proj", "Linear", 0, "");
     check_says(r, "ignore entry \"lm_head\" matches no module");
 
@@ -656,6 +656,94 @@ test_actorder(void **state)
         assert_int_equal(r->groups[0].actorder, rows[i].want != ACTORDER_NONE);
         recipe_free(r);
     }
+}
+
+/* As 0.10 resolves it: the modifier's order reaches strategy group alone, and "group" is one. */
+static void
+test_v10(void **state)
+{
+    static const struct {
+        const char *args;
+        enum actorder want;  /* UNSET: refused */
+        const char *says;
+    } rows[] = {
+        { "scheme: W4A16", ACTORDER_STATIC, NULL },
+        { "scheme: W4A16, actorder: group", ACTORDER_GROUP, NULL },
+        { "scheme: W4A16, actorder: null", ACTORDER_NONE, NULL },
+        { "scheme: W8A16", ACTORDER_NONE, NULL }, /* a channel */
+        { "scheme: W8A8, actorder: group", ACTORDER_NONE, NULL },
+        { "scheme: NVFP4A16", ACTORDER_NONE, NULL },
+        { "scheme: NVFP4A16, actorder: weight", ACTORDER_NONE, NULL },
+        { "scheme: MXFP4A16", ACTORDER_STATIC, NULL },
+        { "scheme: MXFP4A16, actorder: group", ACTORDER_UNSET, "wants integers with strategy group" },
+        { "scheme: W4A8, actorder: group", ACTORDER_UNSET, "wants format pack-quantized" },
+        { "config_groups: {g: {targets: [Linear], weights: {num_bits: 4, group_size: 32, actorder: true}}}",
+            ACTORDER_GROUP, NULL },
+        { "actorder: dynamic, config_groups: {g: {targets: [Linear], weights: {num_bits: 4, group_size: 32, "
+            "actorder: group}}}", ACTORDER_DYNAMIC, NULL },
+        { "actorder: static, config_groups: {g: {targets: [Linear], weights: {num_bits: 4, group_size: 32, "
+            "actorder: group}}}", ACTORDER_UNSET, "actorder of the modifier and of its scheme differ" },
+        { "config_groups: {g: {targets: [Linear], weights: {num_bits: 4, type: float, strategy: tensor_group, "
+            "group_size: 16, actorder: weight}}}", ACTORDER_WEIGHT, NULL },
+        { "config_groups: {g: {targets: [Linear], weights: {num_bits: 8, strategy: channel, actorder: weight}}}",
+            ACTORDER_UNSET, "wants strategy group or tensor_group" },
+        { "config_groups: {g: {targets: [Linear], weights: {num_bits: 3, strategy: channel}}}", ACTORDER_UNSET,
+            "packs integers of 4 and 8 bits" },
+        { "scheme: FP8_BLOCK", ACTORDER_UNSET, "has no GPTQ of blocks" },
+        { "scheme: W3A16", ACTORDER_UNSET, "W3A16: LLM Compressor 0.10 has no such scheme" },
+    };
+    const struct recipe_opts v10 = { .v10 = true };
+    char text[512];
+    struct recipe *r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        int rc;
+
+        snprintf(text, sizeof(text), "a_stage:\n  b_modifiers:\n    GPTQModifier: {%s}\n", rows[i].args);
+        rc = recipe_read_mem(&r, text, strlen(text), "r.yaml", &v10);
+        if ((rc == RC_OK) != (rows[i].says == NULL) || (rc != RC_OK && strstr(err_text(), rows[i].says) == NULL))
+            fail_msg("%s: %s", rows[i].args, rc == RC_OK ? "accepted" : err_text());
+        if (rc != RC_OK)
+            continue;
+        assert_int_equal(r->groups[0].scheme.weights.actorder, rows[i].want);
+        assert_int_equal(r->groups[0].actorder, rows[i].want != ACTORDER_NONE);
+        recipe_free(r);
+    }
+    assert_int_equal(recipe_preset(&r, "w8a16", 0, true, NULL, true), RC_OK);
+    assert_int_equal(r->groups[0].scheme.weights.strategy, ARGS_CHANNEL);
+    assert_string_equal(r->groups[0].scheme.weights.observer, "memoryless_minmax");
+    recipe_free(r);
+    snprintf(text, sizeof(text), "a_stage: {b_modifiers: {QuantizationModifier: {config_groups: {g: {targets: [Linear], "
+        "weights: {num_bits: 4, group_size: 32, actorder: group}}}}}}");
+    assert_int_equal(recipe_read_mem(&r, text, strlen(text), "r.yaml", &v10), RC_OK);
+    check_says(r, "r.yaml: g: actorder group wants GPTQModifier");
+}
+
+/* Stages whose name starts with what is asked for. */
+static void
+test_stage(void **state)
+{
+    static const char text[] = "first_stage: {a_modifiers: {SmoothQuantModifier: {}}}\n"
+        "quant_1_stage: {a_modifiers: {GPTQModifier: {scheme: W4A16}}}\n"
+        "quant_2_stage: {a_modifiers: {GPTQModifier: {scheme: W8A16}}}\n";
+    static const struct {
+        const char *stage;
+        int         groups;
+    } rows[] = { { "quant", 2 }, { "quant_2", 1 }, { "quant_1_stage", 1 }, { "first", 0 }, { "Quant", 0 } };
+    struct recipe *r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct recipe_opts o = { .stage = rows[i].stage };
+        int rc = recipe_read_mem(&r, text, strlen(text), "r.yaml", &o);
+
+        assert_int_equal(rc, rows[i].groups > 0 ? RC_OK : RC_DATA);
+        if (rc == RC_OK)
+            assert_int_equal(r->group_count, rows[i].groups);
+        recipe_free(r);
+    }
+    assert_string_equal(err_text(), "r.yaml: no modifier in a stage whose name starts with Quant");
 }
 
 static void
@@ -790,8 +878,8 @@ test_refused_args(void **state)
         { "scheme: W4A16, dampening_frac: [1]", "dampening_frac is not a number" },
         { "scheme: W4A16, block_size: 0", "block_size is 0, want 1 to 1048576" },
         { "scheme: W4A16, block_size: 1.5", "block_size is not an integer" },
-        { "scheme: W4A16, actorder: group", "actorder group is not supported; there are static, weight, null" },
-        { "scheme: W4A16, actorder: Dynamic", "actorder Dynamic is not supported; there are static, weight, null" },
+        { "scheme: W4A16, actorder: group", "actorder group is not supported but with --compat 0.10; there are static, weight, null" },
+        { "scheme: W4A16, actorder: Dynamic", "actorder Dynamic is not supported but with --compat 0.10; there are static, weight, null" },
         { "scheme: W4A16, actorder: true", "actorder is not static, weight or null" },
         { "scheme: W4A16, actorder: sometimes", "actorder is not static, weight or null" },
         { "scheme: W4A16, bypass_divisibility_checks: 1", "bypass_divisibility_checks is not true or false" },
@@ -889,7 +977,7 @@ test_refused_groups(void **state)
         { "{targets: [Linear], weights: {type: text}}", "g: weights: type: unknown value text" },
         { "{targets: [Linear], weights: {strategy: group}}", "g: weights: group_size is 0 with strategy group" },
         { "{targets: [Linear], weights: {actorder: group, group_size: 8}}",
-            "g: weights: actorder group is not supported" },
+            "g: weights: actorder group is not supported but with --compat 0.10" },
         { "{targets: [Linear], weights: {actorder: true}}", "g: weights: actorder: unknown value true" },
         { "{targets: [Linear], weights: {observer: x}}", "g: weights: observer: unknown value x" },
         { "{targets: [Linear], weights: {observer: 1}}", "g: weights: observer is not a string" },
@@ -911,7 +999,7 @@ test_refused_groups(void **state)
         snprintf(text, sizeof(text), "a_stage:\n  b_modifiers:\n    GPTQModifier: {config_groups: {g: %s}}\n",
             rows[i][0]);
         snprintf(sentence, sizeof(sentence), "r.yaml: line 3: GPTQModifier: %s", rows[i][1]);
-        if (recipe_read_mem(&r, text, strlen(text), "r.yaml") != RC_DATA)
+        if (recipe_read_mem(&r, text, strlen(text), "r.yaml", NULL) != RC_DATA)
             fail_msg("%s: accepted", rows[i][0]);
         if (strncmp(err_text(), sentence, strlen(sentence)) != 0)
             fail_msg("%s\n\"%s\"\nwant\n\"%s\"", text, err_text(), sentence);
@@ -926,7 +1014,7 @@ main(void)
         cmocka_unit_test(test_round_trips), cmocka_unit_test(test_yaml), cmocka_unit_test(test_plan_changed),
         cmocka_unit_test(test_configs), cmocka_unit_test(test_match), cmocka_unit_test(test_bad_patterns),
         cmocka_unit_test(test_precedence), cmocka_unit_test(test_unused), cmocka_unit_test(test_modifiers),
-        cmocka_unit_test(test_actorder), cmocka_unit_test(test_observers), cmocka_unit_test(test_values),
+        cmocka_unit_test(test_actorder), cmocka_unit_test(test_v10), cmocka_unit_test(test_stage), cmocka_unit_test(test_observers), cmocka_unit_test(test_values),
         cmocka_unit_test(test_refused_modifiers), cmocka_unit_test(test_refused_stages),
         cmocka_unit_test(test_refused_args), cmocka_unit_test(test_refused_groups), cmocka_unit_test(test_cache),
     };

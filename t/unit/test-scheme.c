@@ -119,7 +119,7 @@ good_fields(void **state)
 
     (void)state;
     assert_int_equal(build(&s, "num_bits=3 group_size=64 actorder=static"), RC_OK);
-    assert_true(s.weights.strategy == ARGS_GROUP && s.format == QFORMAT_PACK && scheme_order_static(&s));
+    assert_true(s.weights.strategy == ARGS_GROUP && s.format == QFORMAT_PACK && scheme_ordered(&s));
     assert_string_equal(s.weights.observer, "memoryless_minmax");
     assert_int_equal(build(&s, "num_bits=8 group_size=-1 +num_bits=8 +strategy=token +dynamic=true"), RC_OK);
     assert_true(s.weights.strategy == ARGS_CHANNEL && s.weights.group == 0 && s.format == QFORMAT_INT);
@@ -155,7 +155,7 @@ bad_fields(void **state)
         { "strategy=block", "weights: block_structure and strategy block go together" },
         { "strategy=token", "weights: strategy token is for inputs" },
         { "dynamic=true", "weights: dynamic is for inputs" },
-        { "actorder=group", "weights: actorder group is not supported" },
+        { "actorder=group", "weights: actorder group is not supported but with --compat 0.10" },
         { "type=float num_bits=4", "weights: 4-bit floats want tensor_group of 16 with scales float8_e4m3fn, "
                                    "or group of 32 with scales uint8" },
         { "type=float group_size=64 scale_dtype=uint8", "weights: 8-bit floats want group of 32 with scales uint8, or "
