@@ -2,9 +2,11 @@
 #include "checkpoint.h"
 
 #include "check.h"
+#include "inventory.h"
 #include "mem.h"
 #include "msg.h"
 #include "outdir.h"
+#include "source.h"
 #include "weights.h"
 
 #include <limits.h>
@@ -22,6 +24,7 @@ struct entry {
     const struct task *tasks; /* parts: where they come from */
     int                parts;
     bool               copied; /* from the source as it is */
+    bool               fp8;    /* from the source, as BF16 */
 };
 
 struct writer {
@@ -112,6 +115,21 @@ add_module(struct writer *w, const struct task *tasks, int parts)
     return RC_OK;
 }
 
+static bool
+scale_of_fp8(const struct model *m, const char *name)
+{
+    static const char suffix[] = "_scale_inv";
+    size_t len = strlen(name), tail = sizeof(suffix) - 1;
+    char weight[ARCH_NAME_MAX + 16];
+    const struct model_tensor *t;
+
+    if (m->fp8_block[0] == 0 || len <= tail || len - tail >= sizeof(weight) || strcmp(name + len - tail, suffix) != 0)
+        return false;
+    (void)snprintf(weight, sizeof(weight), "%.*s", (int)(len - tail), name);
+    t = model_find(m, weight);
+    return t != NULL && t->t->dtype == DT_F8_E4M3;
+}
+
 static int
 collect(struct writer *w, struct checkpoint_stats *stats)
 {
@@ -128,11 +146,19 @@ collect(struct writer *w, struct checkpoint_stats *stats)
             (void)json_array_append_new(w->dropped, json_string(t->name)); /* loaders take the embedding instead */
             continue;
         }
+        if (scale_of_fp8(m, t->name)) {
+            (void)json_array_append_new(w->dropped, json_string(t->name)); /* BF16 has none */
+            continue;
+        }
         if (weight)
             tasks = plan_module(&w->run->plan, module, &parts);
         if (tasks != NULL) {
             TRY(add_module(w, tasks, parts));
             stats->compressed++;
+        } else if (m->fp8_block[0] > 0 && t->dtype == DT_F8_E4M3 && t->ndim == 2) {
+            TRY(add_entry(w, &(struct tensor){ .name = t->name, .dtype = DT_BF16, .ndim = 2, .shape = { t->shape[0],
+                t->shape[1] }, .bytes = 2 * t->bytes }, &(struct entry){ .fp8 = true }));
+            stats->copied++;
         } else {
             TRY(add_entry(w, t, &(struct entry){ .copied = true }));
             stats->copied++;
@@ -190,11 +216,28 @@ check_finite(const struct tensor *t)
 }
 
 static int
+write_fp8(struct writer *w, const struct tensor *t, struct outfile *f)
+{
+    struct tensor decoded = *t;
+    struct dense d;
+    int rc;
+
+    TRY(source_stored(&w->run->model, t->name, &d));
+    decoded.data = d.data;
+    if ((rc = check_finite(&decoded)) == RC_OK)
+        rc = outfile_write(f, d.data, t->bytes);
+    mem_free(d.own);
+    return rc;
+}
+
+static int
 write_tensor(void *ctx, size_t i, struct outfile *f)
 {
     struct writer *w = ctx;
     const struct tensor *t = &w->tensors[i];
 
+    if (w->entries[i].fp8)
+        return write_fp8(w, t, f);
     if (w->entries[i].copied)
         TRY(check_finite(t));
     return w->entries[i].parts > 0 ? write_parts(w, f, i) : outfile_write(f, t->data, t->bytes);
@@ -202,11 +245,34 @@ write_tensor(void *ctx, size_t i, struct outfile *f)
 
 /* --- config.json --- */
 
-/* Full names of Linear modules that stay as they are while others do not. */
-static json_t *
-ignored_modules(const struct run *run)
+/* Parts of the model that are carried over: loaders name their modules differently, but not the parts. */
+static int
+ignore_carried(const struct run *run, json_t *list)
 {
-    json_t *list = json_array();
+    char part[ARCH_NAME_MAX], pattern[2 * ARCH_NAME_MAX + 16], last[ARCH_NAME_MAX] = "";
+    struct inventory v;
+    int n;
+
+    TRY(inventory_take(&v, &run->arch, &run->model));
+    for (size_t i = 0; i < v.count; i++) {
+        inventory_part(&run->arch, v.carried[i]->name, part);
+        if (v.carried[i]->ndim < 2 || strcmp(part, last) == 0 || strcmp(part, run->arch.head) == 0)
+            continue;
+        (void)snprintf(last, sizeof(last), "%s", part);
+        n = snprintf(pattern, sizeof(pattern), "re:.*");
+        for (const char *s = part; *s != '\0'; s++)
+            n += snprintf(pattern + n, sizeof(pattern) - (size_t)n, *s == '.' ? "[.]" : "%c", *s);
+        (void)snprintf(pattern + n, sizeof(pattern) - (size_t)n, "[.].*");
+        (void)json_array_append_new(list, json_string(pattern));
+    }
+    inventory_free(&v);
+    return RC_OK;
+}
+
+/* Full names of Linear modules that stay as they are while others do not. */
+static int
+ignored_modules(const struct run *run, json_t *list)
+{
     char name[ARCH_NAME_MAX];
     struct linear linear;
     bool any = false;
@@ -215,7 +281,7 @@ ignored_modules(const struct run *run)
     for (int i = 0; i < run->plan.task_count; i++)
         any = any || !plan_task_cache(&run->plan.tasks[i]);
     if (!any)
-        return list;
+        return RC_OK;
     for (int l = 0; l < run->arch.layers; l++)
         for (int i = 0, n = arch_linear_count(&run->arch, l); i < n; i++) {
             arch_linear(&run->arch, l, i, &linear);
@@ -224,7 +290,8 @@ ignored_modules(const struct run *run)
                 (void)json_array_append_new(list, json_string(name));
         }
     (void)json_array_append_new(list, json_string(run->arch.head));
-    return list;
+    TRY(ignore_carried(run, list));
+    return RC_OK;
 }
 
 static bool
@@ -240,7 +307,7 @@ int
 checkpoint_config(const struct run *run, json_t **out)
 {
     const struct recipe *r = run->plan.recipe;
-    json_t *groups = json_object(), *group, *cache = json_null();
+    json_t *groups = json_object(), *group, *cache = json_null(), *ignore = json_array();
     const char *format = NULL;
     struct recipe_group done;
     struct qargs args;
@@ -264,9 +331,10 @@ checkpoint_config(const struct run *run, json_t **out)
         recipe_observer_done(&args);
         cache = scheme_args_json(&args);
     }
+    TRY(ignored_modules(run, ignore));
     *out = json_pack("{s:o, s:s, s:n, s:o, s:o, s:s, s:s, s:{}, s:{}, s:s}", "config_groups", groups, "format",
         format != NULL ? format : scheme_format_name(QFORMAT_DENSE), "global_compression_ratio", "ignore",
-        ignored_modules(run), "kv_cache_scheme", cache, "quant_method",
+        ignore, "kv_cache_scheme", cache, "quant_method",
         "compressed-tensors", "quantization_status", "compressed", "sparsity_config", "transform_config", "version",
         r->v10 ? CT_VERSION_V10 : CT_VERSION);
     return *out != NULL ? RC_OK : err_set(RC_OS, "out of memory");

@@ -154,6 +154,9 @@ read_config(struct model *m)
         m->quant_method = json_string_value(json_object_get(q, "quant_method"));
         if (m->quant_method == NULL)
             m->quant_method = "";
+        if (strcmp(m->quant_method, "fp8") == 0)
+            for (size_t i = 0; i < 2; i++)
+                m->fp8_block[i] = (int)json_integer_value(json_array_get(json_object_get(q, "weight_block_size"), i));
     }
     return RC_OK;
 }
@@ -309,6 +312,102 @@ load_single(struct model *m, const char *foreign, int (*open_file)(struct st_fil
     return open_shards(m, open_file);
 }
 
+/* --- stacked experts --- */
+
+static const struct {
+    const char *stacked, *parts[2];
+} stacks[] = {
+    { ".experts.gate_up_proj", { "gate_proj", "up_proj" } },
+    { ".experts.down_proj", { "down_proj", NULL } },
+};
+
+/* Its row of the table above; -1: it is not stacked. */
+static int
+stack_of(const struct tensor *t)
+{
+    size_t len = strlen(t->name);
+
+    for (size_t i = 0; i < COUNT(stacks) && t->ndim == 3; i++) {
+        size_t tail = strlen(stacks[i].stacked);
+
+        if (len > tail && strcmp(t->name + len - tail, stacks[i].stacked) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+static int
+parts_of(int stack)
+{
+    return stacks[stack].parts[1] != NULL ? 2 : 1;
+}
+
+/* The matrices of a stacked tensor, into m->views. */
+static int
+add_views(struct model *m, const struct tensor *t, int stack)
+{
+    int parts = parts_of(stack);
+    int64_t rows = t->shape[1] / parts;
+    size_t bytes = (size_t)rows * (size_t)t->shape[2] * dtype_size(t->dtype);
+    size_t prefix = (size_t)(strrchr(t->name, '.') - t->name);
+
+    if (t->shape[1] % parts != 0)
+        return err_set(RC_DATA, "%s: %lld rows an expert are not gate and up", t->name, (long long)t->shape[1]);
+    for (int64_t i = 0; i < t->shape[0] * parts; i++) {
+        struct tensor *v = &m->views[m->view_count];
+        size_t size = prefix + 64;
+        char *name = mem_alloc(size, 1);
+
+        if (name == NULL)
+            return RC_OS;
+        (void)snprintf(name, size, "%.*s.%lld.%s.weight", (int)prefix, t->name, (long long)(i / parts),
+            stacks[stack].parts[i % parts]);
+        *v = tensor_2d(name, t->dtype, rows, t->shape[2], t->data != NULL ? (const char *)t->data + (size_t)i * bytes :
+            NULL);
+        m->view_count++;
+    }
+    return RC_OK;
+}
+
+/* Replaces stacked tensors by their parts. */
+static int
+split_stacked(struct model *m)
+{
+    size_t views = 0, n = 0, stacked = 0;
+    struct model_tensor *all;
+
+    for (size_t i = 0; i < m->count; i++)
+        if (stack_of(m->tensors[i].t) >= 0) {
+            views += (size_t)m->tensors[i].t->shape[0] * (size_t)parts_of(stack_of(m->tensors[i].t));
+            stacked++;
+        }
+    if (stacked == 0)
+        return RC_OK;
+    m->views = mem_zalloc(views, sizeof(*m->views));
+    all = mem_alloc(m->count - stacked + views, sizeof(*all));
+    for (size_t i = 0; m->views != NULL && all != NULL && i < m->count; i++) {
+        int stack = stack_of(m->tensors[i].t);
+        size_t first = m->view_count;
+
+        if (stack < 0) {
+            all[n++] = m->tensors[i];
+        } else if (add_views(m, m->tensors[i].t, stack) != RC_OK) {
+            mem_free(all);
+            return RC_DATA;
+        }
+        for (; first < m->view_count; first++)
+            all[n++] = (struct model_tensor){ &m->views[first], m->tensors[i].shard };
+    }
+    if (m->views == NULL || all == NULL) {
+        mem_free(all);
+        return RC_OS;
+    }
+    mem_free(m->tensors);
+    m->tensors = all;
+    m->count = n;
+    return RC_OK;
+}
+
 static int
 collect_tensors(struct model *m)
 {
@@ -321,6 +420,7 @@ collect_tensors(struct model *m)
     for (int i = 0; i < m->shard_count; i++)
         for (size_t k = 0; k < m->shards[i].st.count; k++)
             m->tensors[n++] = (struct model_tensor){ &m->shards[i].st.tensors[k], i };
+    TRY(split_stacked(m));
     qsort(m->tensors, m->count, sizeof(*m->tensors), compare_tensors);
     return RC_OK;
 }
@@ -352,9 +452,24 @@ model_open_header(struct model *m, const char *dir)
     return open_dir(m, dir, st_open_header);
 }
 
+int
+model_open_config(struct model *m, const char *dir)
+{
+    int rc;
+
+    *m = (struct model){ 0 };
+    rc = (m->dir = mem_strdup(dir)) != NULL ? read_config(m) : RC_OS;
+    if (rc != RC_OK)
+        model_close(m);
+    return rc;
+}
+
 void
 model_close(struct model *m)
 {
+    for (size_t i = 0; i < m->view_count; i++)
+        mem_free((char *)(uintptr_t)m->views[i].name);
+    mem_free(m->views);
     for (int i = 0; i < m->shard_count; i++) {
         st_close(&m->shards[i].st);
         mem_free(m->shards[i].name);

@@ -5,6 +5,10 @@
  * mapped, so that a page is read when it is first touched and a model may be larger than memory; model_open_header
  * maps nothing.
  *
+ * Experts stacked in one tensor of three dimensions (".experts.gate_up_proj" [experts, gate and up rows, columns],
+ * ".experts.down_proj") are met as the matrices that they consist of, under the names that these have where each is a
+ * tensor of its own: ".experts.3.gate_proj.weight".
+ *
  * Side files are what else a consumer of the checkpoint needs: every visible regular file of the directory that is
  * neither weights (of any framework) nor their index nor config.json.
  */
@@ -34,6 +38,9 @@ struct model {
     struct model_tensor *tensors;      /* by name: the order for all loops */
     size_t               count;
     uint64_t             bytes;        /* of all tensors */
+    struct tensor       *views;        /* parts of stacked tensors, with names of their own */
+    size_t               view_count;
+    int                  fp8_block[2]; /* rows and columns that share a weight_scale_inv, of quant_method "fp8"; or 0 */
     char               **side;         /* names, sorted */
     size_t               side_count;
 };
@@ -42,6 +49,8 @@ struct model {
  * anything malformed. On failure nothing needs closing. Whether a quantized model will do is the caller's question. */
 int  model_open(struct model *m, const char *dir);
 int  model_open_header(struct model *m, const char *dir);
+/* config.json alone: no tensors. RC_DATA, RC_NOINPUT. */
+int  model_open_config(struct model *m, const char *dir);
 void model_close(struct model *m); /* a zeroed one is fine */
 
 /* The quantization_config of a config.json, under any of its names and in text_config, too; NULL: none. */

@@ -90,17 +90,63 @@ plan_task_match(const struct task *t, const char *glob)
     return glob == NULL || fnmatch(glob, t->module, 0) == 0 || fnmatch(glob, t->name, 0) == 0;
 }
 
+/* Thousands of modules are looked up many times each. */
+static int
+compare_modules(const void *x, const void *y, void *tasks)
+{
+    const struct task *a = (struct task *)tasks + *(const int *)x, *b = (struct task *)tasks + *(const int *)y;
+    int order = strcmp(a->module, b->module);
+
+    return order != 0 ? order : (a > b) - (a < b);
+}
+
+static int
+index_modules(struct plan *p)
+{
+    if ((p->by_module = mem_alloc((size_t)p->task_count + 1, sizeof(*p->by_module))) == NULL)
+        return RC_OS;
+    for (int i = 0; i < p->task_count; i++)
+        p->by_module[i] = i;
+    qsort_r(p->by_module, (size_t)p->task_count, sizeof(*p->by_module), compare_modules, p->tasks);
+    for (int i = 1; i < p->task_count; i++)
+        if (strcmp(p->tasks[p->by_module[i]].module, p->tasks[p->by_module[i - 1]].module) == 0 &&
+            p->by_module[i] != p->by_module[i - 1] + 1)
+            return err_set(RC_DATA, "tasks of %s are not together", p->tasks[p->by_module[i]].module);
+    return RC_OK;
+}
+
 const struct task *
 plan_module(const struct plan *p, const char *module, int *count)
 {
-    for (int i = 0; i < p->task_count; i++)
-        if (strcmp(p->tasks[i].module, module) == 0) {
-            for (*count = 1; i + *count < p->task_count; ++*count)
-                if (strcmp(p->tasks[i + *count].module, module) != 0)
-                    break;
-            return &p->tasks[i];
-        }
-    *count = 0;
+    int low = 0, high = p->task_count;
+
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+
+        if (strcmp(p->tasks[p->by_module[mid]].module, module) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    for (*count = 0; low + *count < p->task_count; ++*count)
+        if (strcmp(p->tasks[p->by_module[low + *count]].module, module) != 0)
+            break;
+    return *count > 0 ? &p->tasks[p->by_module[low]] : NULL;
+}
+
+const struct task *
+plan_task_find(const struct plan *p, const char *name)
+{
+    const char *at = strrchr(name, '@');
+    char module[ARCH_NAME_MAX];
+    const struct task *t;
+    int count;
+
+    (void)snprintf(module, sizeof(module), "%.*s", at != NULL ? (int)(at - name) : ARCH_NAME_MAX, name);
+    t = plan_module(p, module, &count);
+    for (int i = 0; i < count; i++)
+        if (strcmp(t[i].name, name) == 0)
+            return &t[i];
     return NULL;
 }
 
@@ -445,6 +491,8 @@ plan_read(struct plan *p, const char *dir)
     else if ((rc = read_table(p, "steps.tsv", 5, add_step)) == RC_OK &&
         (rc = read_table(p, "tasks.tsv", 11, add_task)) == RC_OK)
         rc = read_table(p, "blocks.tsv", 5, add_block);
+    if (rc == RC_OK)
+        rc = index_modules(p);
 out:
     if (rc != RC_OK)
         plan_free(p);
@@ -461,6 +509,7 @@ plan_free(struct plan *p)
     mem_free(p->steps);
     mem_free(p->tasks);
     mem_free(p->blocks);
+    mem_free(p->by_module);
     mem_free(p->dir);
     mem_free(p->model);
     recipe_free(p->recipe);

@@ -67,6 +67,7 @@ struct plan {
     struct step    *steps;
     struct task    *tasks;
     struct block   *blocks;
+    int            *by_module;  /* tasks by module, then rows; of plan_read */
     int             step_count, task_count, block_count;
     int64_t         tokens, samples;
 };
@@ -105,6 +106,8 @@ const char *plan_task_scheme(const struct plan *p, const struct task *t);
 /* -m of all tools: a glob over module and task names; NULL matches all. */
 bool plan_task_match(const struct task *t, const char *glob);
 
+/* The task of that name; NULL: none. */
+const struct task *plan_task_find(const struct plan *p, const char *name);
 /* First task of a module, *count of them in order of rows; NULL: the module is not compressed. */
 const struct task *plan_module(const struct plan *p, const char *module, int *count);
 

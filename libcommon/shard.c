@@ -31,10 +31,13 @@ add_module(struct shard *s, const char *name, int layer, const struct linear *l)
     *m = (struct shard_module){ .layer = layer, .linear = *l };
     (void)snprintf(m->name, sizeof(m->name), "%s", name);
     (void)snprintf(tensor, sizeof(tensor), "%s.weight", name);
-    TRY(model_get(&s->model, tensor, &t));
-    TRY(tensor_want(t, DT_NONE, 2, shape));
-    if (t->dtype != DT_BF16 && t->dtype != DT_F16 && t->dtype != DT_F32)
-        return err_set(RC_DATA, "%s is %s, want BF16, F16 or F32", tensor, dtype_name(t->dtype));
+    if (s->model.count > 0) {
+        TRY(model_get(&s->model, tensor, &t));
+        TRY(tensor_want(t, DT_NONE, 2, shape));
+        if (t->dtype != DT_BF16 && t->dtype != DT_F16 && t->dtype != DT_F32 &&
+            (t->dtype != DT_F8_E4M3 || s->model.fp8_block[0] == 0))
+            return err_set(RC_DATA, "%s is %s, want BF16, F16 or F32", tensor, dtype_name(t->dtype));
+    }
     m->group = recipe_find(s->plan.recipe, name, arch_class(l->role), &m->why);
     s->module_count++;
     if (m->group < 0)
@@ -213,6 +216,20 @@ shard_assign(struct plan *p, int ranks)
     mem_free(load);
 }
 
+static int
+open_model(struct shard *s, const struct shard_opts *o)
+{
+    int rc = model_open_header(&s->model, o->model);
+
+    if (rc == RC_NOINPUT && o->config && model_open_config(&s->model, o->model) == RC_OK)
+        rc = RC_OK;
+    TRY(rc);
+    if ((s->model.count > 0 ? source_arch(&s->arch, &s->model) : arch_read(&s->arch, s->model.config)) != RC_OK)
+        return err_at(RC_DATA, "%s", o->model);
+    TRY(source_plain(&s->model, &s->arch));
+    return inventory_take(&s->carried, &s->arch, &s->model);
+}
+
 int
 shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
 {
@@ -224,15 +241,11 @@ shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
     s->plan.block_tokens = o->block_tokens;
     if ((s->plan.dir = mem_strdup(dir)) == NULL)
         return RC_OS;
-    TRY(model_open_header(&s->model, o->model));
-    if (s->model.quant_method != NULL)
-        return err_set(RC_DATA, "%s: is compressed already (%s)", o->model, s->model.quant_method);
+    TRY(open_model(s, o));
     if (realpath(o->model, resolved) == NULL)
         return err_set(RC_NOINPUT, "%s: %s", o->model, strerror(errno));
     if ((s->plan.model = mem_strdup(resolved)) == NULL)
         return RC_OS;
-    if (source_arch(&s->arch, &s->model) != RC_OK)
-        return err_at(RC_DATA, "%s", o->model);
     TRY(o->recipe != NULL ? recipe_read(&s->plan.recipe, o->recipe, &how) :
         recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq, o->observer, o->v10));
     TRY(find_modules(s));
@@ -246,6 +259,7 @@ void
 shard_close(struct shard *s)
 {
     mem_free(s->modules);
+    inventory_free(&s->carried);
     model_close(&s->model);
     plan_free(&s->plan);
     *s = (struct shard){ 0 };

@@ -7,6 +7,7 @@
 #ifndef LLMC_SHARD_H
 #define LLMC_SHARD_H
 
+#include "inventory.h"
 #include "plan.h"
 #include "tok.h"
 
@@ -16,6 +17,7 @@ struct shard_opts {
     int             group, samples, length, min_length, block_tokens, ranks;
     const char     *stage; /* of the recipe; NULL: all */
     bool            gptq, pack, count_padding, v10;
+    bool            config; /* a model that is config.json alone will do: nothing will be written */
     enum tok_special special;
     enum sequential sequential;
 };
@@ -34,6 +36,7 @@ struct shard {
     struct arch          arch;
     struct shard_module *modules;
     int                  module_count;
+    struct inventory     carried; /* tensors that the forward pass does not use */
 };
 
 int  shard_open(struct shard *s, const char *dir, const struct shard_opts *o);

@@ -7,6 +7,7 @@
 #include "weights.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 static bool
@@ -23,6 +24,17 @@ source_arch(struct arch *a, const struct model *m)
 }
 
 int
+source_plain(const struct model *m, const struct arch *a)
+{
+    if (m->quant_method == NULL)
+        return RC_OK;
+    if (strcmp(m->quant_method, "fp8") != 0)
+        return err_set(RC_DATA, "%s: is compressed already (%s)", m->dir, m->quant_method);
+    return m->fp8_block[0] > 0 && m->fp8_block[1] > 0 && a->dtype == DT_BF16 ? RC_OK : err_set(RC_DATA,
+        "%s: is compressed already (fp8); only fp8 in blocks (weight_block_size) of a bfloat16 model is read", m->dir);
+}
+
+int
 source_open(struct source *s, const char *dir)
 {
     int rc;
@@ -33,7 +45,8 @@ source_open(struct source *s, const char *dir)
     if ((rc = source_arch(&s->arch, &s->model)) != RC_OK)
         rc = err_at(rc, "%s", dir);
     else if (s->model.quant_method != NULL && strcmp(s->model.quant_method, "compressed-tensors") != 0)
-        rc = err_set(RC_DATA, "%s: quant_method \"%s\" is not supported; there is compressed-tensors", dir,
+        rc = source_plain(&s->model, &s->arch) == RC_OK ? RC_OK : err_set(RC_DATA,
+            "%s: quant_method \"%s\" is not supported; there are compressed-tensors and fp8 in blocks", dir,
             s->model.quant_method);
     else if (s->model.quant_method != NULL &&
         (rc = recipe_from_config(&s->recipe, model_quantization(s->model.config))) != RC_OK)
@@ -59,6 +72,41 @@ find_tensor(void *ctx, const char *name)
     return t != NULL ? t->t : NULL;
 }
 
+enum { PIECE = 256 };
+
+/* T(code scale), a scale a block (DeepSeek's layout). */
+static int
+decode_fp8(const struct model *m, const struct tensor *t, struct dense *out)
+{
+    int bh = m->fp8_block[0], bw = m->fp8_block[1], rows = (int)t->shape[0], cols = (int)t->shape[1];
+    int64_t want[2] = { (rows + bh - 1) / bh, (cols + bw - 1) / bw };
+    char name[ARCH_NAME_MAX + 32];
+    const struct tensor *scale;
+    float v[PIECE], s;
+    uint16_t *data;
+
+    (void)snprintf(name, sizeof(name), "%s_scale_inv", t->name);
+    TRY(model_get(m, name, &scale));
+    TRY(tensor_want(scale, DT_F32, 2, want));
+    if ((data = mem_alloc((size_t)rows * (size_t)cols, sizeof(*data))) == NULL)
+        return RC_OS;
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < cols; c += PIECE) {
+            int n = cols - c < PIECE ? cols - c : PIECE;
+            size_t at = (size_t)r * (size_t)cols + (size_t)c;
+
+            (void)dtype_to_f32(v, (const char *)t->data + at, DT_F8_E4M3, (size_t)n);
+            for (int i = 0; i < n; i++) {
+                memcpy(&s, (const char *)scale->data + ((size_t)(r / bh) * (size_t)want[1] + (size_t)((c + i) / bw)) *
+                    sizeof(float), sizeof(float));
+                v[i] *= s;
+            }
+            (void)dtype_from_f32(data + at, v, DT_BF16, (size_t)n);
+        }
+    *out = (struct dense){ .dtype = DT_BF16, .rows = rows, .cols = cols, .data = data, .own = data };
+    return RC_OK;
+}
+
 int
 source_stored(const struct model *m, const char *name, struct dense *out)
 {
@@ -69,16 +117,23 @@ source_stored(const struct model *m, const char *name, struct dense *out)
         return rc;
     if (t->ndim < 1 || t->ndim > 2 || t->shape[0] > INT_MAX || (t->ndim == 2 && t->shape[1] > INT_MAX))
         return err_set(RC_DATA, "%s has %d dimensions", name, t->ndim);
+    if (t->dtype == DT_F8_E4M3 && m->fp8_block[0] > 0 && t->ndim == 2)
+        return decode_fp8(m, t, out);
     *out = (struct dense){ .dtype = t->dtype, .rows = (int)t->shape[0], .cols = t->ndim == 2 ? (int)t->shape[1] : 1,
         .data = t->data };
     return RC_OK;
 }
 
-/* Norms and embeddings are of other classes. */
+/* -1: left alone, and so without a scale. */
 static int
 group_of(const struct source *s, const char *module)
 {
-    return s->recipe != NULL && strstr(module, "_proj") != NULL ? recipe_find(s->recipe, module, "Linear", NULL) : -1;
+    char name[ARCH_NAME_MAX + 16];
+
+    (void)snprintf(name, sizeof(name), "%s.weight_scale", module);
+    if (s->recipe == NULL || model_find(&s->model, name) == NULL)
+        return -1;
+    return recipe_find(s->recipe, module, "Linear", NULL);
 }
 
 int

@@ -333,15 +333,6 @@ plain_tasks(struct gptq *g)
     return worst;
 }
 
-static const struct task *
-task_by_name(const struct plan *p, const char *name)
-{
-    for (int i = 0; i < p->task_count; i++)
-        if (strcmp(p->tasks[i].name, name) == 0)
-            return &p->tasks[i];
-    return NULL;
-}
-
 static int
 stdin_tasks(struct gptq *g)
 {
@@ -361,7 +352,7 @@ stdin_tasks(struct gptq *g)
         }
         if ((tab = strchr(line, '\t')) != NULL)
             *tab++ = '\0';
-        if (tab == NULL || (t = task_by_name(&g->run.plan, line)) == NULL) {
+        if (tab == NULL || (t = plan_task_find(&g->run.plan, line)) == NULL) {
             msg_error("stdin", "\"%s\" is not a task and a file", line);
             worst = rc_worse(worst, RC_DATA);
         } else if (mine(g, t)) {

@@ -56,11 +56,12 @@ static const struct tool tool = {
     .about = "plan a compression: tokens, steps, tasks, ranks",
 };
 
-/* Every module of the model, its shape, and its scheme or why it has none. */
+/* Every module of the model, its shape, and its scheme or why it has none; and the tensors carried over. */
 static void
 print_plan(const struct shard *s)
 {
     double total = 0;
+    char shape[256];
 
     for (int i = 0; i < s->module_count; i++) {
         const struct shard_module *m = &s->modules[i];
@@ -68,6 +69,9 @@ print_plan(const struct shard *s)
         (void)printf("%s\t[%d, %d]\t%s\n", m->name, m->linear.rows, m->linear.cols,
             m->group >= 0 ? s->plan.recipe->groups[m->group].scheme.name : m->why);
     }
+    for (size_t i = 0; i < s->carried.count; i++)
+        (void)printf("%s\t%s\tcarried over\n", s->carried.carried[i]->name,
+            tensor_shape_text(s->carried.carried[i], shape, sizeof(shape)));
     for (int i = 0; i < s->plan.task_count; i++) {
         const struct task *t = &s->plan.tasks[i];
 
@@ -94,6 +98,7 @@ main(int argc, char *argv[])
         if (strcmp(specials[i], cfg.special) == 0)
             cfg.o.special = (enum tok_special)i;
     cfg.o.chat = cfg.chat.value;
+    cfg.o.config = cfg.plan_only;
     if (cfg.o.min_length > cfg.o.length)
         die(RC_USAGE, "--min-length is more than -l");
     if (cfg.o.model == NULL)

@@ -64,7 +64,8 @@ def check_model(directory):
 
 def check_family(data, name):
     want = load_file(os.path.join(data, "arch", name, "expected.safetensors"))
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as tmp:
+        made = os.path.join(tmp, name)
         make_arch.fill(data, name, made)
         got = make_arch.expected(made)
     for key, w in want.items():

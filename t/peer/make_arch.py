@@ -6,6 +6,7 @@ Weights are not kept: t/data/mk/arch.pl makes them from the names. usage: make_a
 import argparse
 import json
 import os
+import re
 import subprocess
 import tempfile
 
@@ -54,6 +55,13 @@ MODELS = {
                                          norm_topk_prob=True, decoder_sparse_step=1, mlp_only_layers=[1])),
     "mixtral": ("MixtralConfig", dict(num_local_experts=5, num_experts_per_tok=2, intermediate_size=32,
                                       sliding_window=4)),
+    "stacked": ("Qwen3MoeConfig", dict(head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)),
+    "fp8": ("Qwen3Config", dict(hidden_size=128, intermediate_size=256, num_hidden_layers=1, head_dim=64)),
+    "gemma3_vision": ("Gemma3Config", dict(
+        text_config=dict(model_type="gemma3_text", **{**BASE, **GEMMA, "num_hidden_layers": 2}),
+        vision_config=dict(model_type="siglip_vision_model", hidden_size=8, intermediate_size=16, num_hidden_layers=1,
+                           num_attention_heads=2, image_size=8, patch_size=4, vision_use_head=False),
+        mm_tokens_per_image=1, image_token_index=31, boi_token_index=30, eoi_token_index=29)),
     "qwen2_moe": ("Qwen2MoeConfig", dict(num_experts=4, num_experts_per_tok=3, moe_intermediate_size=16,
                                          shared_expert_intermediate_size=32)),
     "olmoe": ("OlmoeConfig", dict(num_experts=4, num_experts_per_tok=2, intermediate_size=16)),
@@ -87,6 +95,8 @@ def load(directory, dtype):
         if "vision_config" in json.load(f):
             auto = transformers.AutoModelForImageTextToText
     extra = dict(experts_implementation="eager")
+    if os.path.basename(directory) == "fp8":
+        extra["quantization_config"] = transformers.FineGrainedFP8Config(dequantize=True)
     model = auto.from_pretrained(directory, dtype=dtype, attn_implementation="eager", **extra)
     return model.eval()
 
@@ -107,7 +117,7 @@ def expected(directory):
 
 def configuration(name):
     kind, settings = MODELS[name]
-    return getattr(transformers, kind)(**{**BASE, **settings})
+    return getattr(transformers, kind)(**(settings if "text_config" in settings else {**BASE, **settings}))
 
 
 def names(data):
@@ -117,6 +127,37 @@ def names(data):
 def fill(data, name, out):
     """The fixture's weights, into the directory out."""
     subprocess.run(["perl", os.path.join(data, "mk", "arch.pl"), os.path.join(data, "arch", name), out], check=True)
+
+
+def stack(lines):
+    """Experts in tensors of three dimensions, as transformers has them in memory."""
+    shapes = dict((line.split()[0], line.split()[1:]) for line in lines)
+    for key in [k for k in shapes if re.search(r"\.experts\.\d+\.", k)]:
+        block, expert, module = re.match(r"(.*\.experts)\.(\d+)\.(\w+)\.weight", key).groups()
+        kind, rows, cols = shapes.pop(key)
+        fused = "down_proj" if module == "down_proj" else "gate_up_proj"
+        rows = int(rows) * (1 if module == "down_proj" else 2)
+        count = max(int(expert) + 1, int(shapes.get(f"{block}.{fused}", [kind, 0])[1]))
+        shapes[f"{block}.{fused}"] = [kind, str(count), str(rows), cols]
+    return sorted(" ".join([k, *v]) + "\n" for k, v in shapes.items())
+
+
+def fp8(lines, config):
+    """Weights of modules in FP8, a scale for each block of 128 x 128, as DeepSeek stores them."""
+    path = os.path.join(config, "config.json")
+    with open(path, encoding="utf-8") as f:
+        settings = json.load(f)
+    settings["quantization_config"] = dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic",
+                                           weight_block_size=[128, 128])
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(settings, f, indent=2)
+    for line in lines:
+        name, kind, *shape = line.split()
+        if name.endswith("_proj.weight"):
+            yield " ".join([name, "F8_E4M3", *shape]) + "\n"
+            yield " ".join([name + "_scale_inv", "F32", *(str(-(-int(n) // 128)) for n in shape)]) + "\n"
+        else:
+            yield line
 
 
 def make(data, name):
@@ -132,10 +173,11 @@ def make(data, name):
         os.replace(os.path.join(tmp, "config.json"), os.path.join(out, "config.json"))
         with safe_open(os.path.join(tmp, "model.safetensors"), "pt") as f, \
                 open(os.path.join(out, "tensors.txt"), "w", encoding="utf-8") as lines:
-            for key in sorted(f.keys()):
-                t = f.get_slice(key)
-                lines.write(" ".join([key, t.get_dtype(), *map(str, t.get_shape())]) + "\n")
-        made = os.path.join(tmp, "made")
+            text = [" ".join([key, f.get_slice(key).get_dtype(), *map(str, f.get_slice(key).get_shape())]) + "\n"
+                    for key in sorted(f.keys())]
+            text = stack(text) if name == "stacked" else fp8(text, out) if name == "fp8" else text
+            lines.writelines(text)
+        made = os.path.join(tmp, name)
         fill(data, name, made)
         save_file(expected(made), os.path.join(out, "expected.safetensors"))
         os.chmod(os.path.join(out, "expected.safetensors"), 0o644)

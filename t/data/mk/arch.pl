@@ -30,7 +30,7 @@ sub values_of {
         $state = ($state * 1664525 + 1013904223) & 0xffffffff;
         my $k = ($state >> 24) - 128;
         $type eq 'F8_E4M3' ? int($k / 8) / 8 :
-            $name =~ /scale_inv$/ ? (64 + ($k & 127)) / 512 :
+            $name =~ /scale_inv$/ ? (8 + ($k & 7)) / 64 :      # times four bits: exact in BF16
             $name =~ /norm[.]weight$/ ? (64 + ($k & 127)) / 128 : $k / 128 * $scale;
     } 1 .. $count;
 }
