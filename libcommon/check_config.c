@@ -228,7 +228,8 @@ static int
 check_cache(struct check *c, const json_t *q)
 {
     json_t *given = json_object_get(q, "kv_cache_scheme"), *copy, *saved = NULL;
-    struct reading rd = { 0 };
+    struct recipe none = { 0 };
+    struct reading rd = { .r = &none };
     struct qargs args;
     int rc;
 

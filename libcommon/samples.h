@@ -13,9 +13,10 @@ struct samples {
 };
 
 /* The first o->samples of o->data, see text.h. Rows of o->length tokens at most, the rest of a longer one dropped, and
- * left out if they have less than o->min_length. Streams, and with o->pack everything, are cut into samples of o->length
- * exactly, and what is left at the end of the stream (o->pack: of the data) is dropped. Text is tokenised by the model's
- * tokenizer.json, conversations after its chat template has made text of them. RC_DATA: no sample, an id outside the vocabulary. */
+ * left out if they have less than o->min_length. Streams, and with o->pack everything, are cut into samples of
+ * o->length exactly, and what is left at the end of the stream (o->pack: of the data) is dropped. Text is tokenised
+ * by the model's tokenizer.json, conversations after its chat template has made text of them. RC_DATA: no sample, an
+ * id outside the vocabulary. */
 int  samples_read(struct samples *s, const char *model_dir, const struct shard_opts *o, int vocab);
 /* Fills plan blocks: consecutive samples up to block_tokens, at least one; and the data's fingerprint. */
 int  samples_blocks(const struct samples *s, int block_tokens, struct plan *p);
