@@ -154,7 +154,8 @@ column_at(const struct sweep *sw, struct scratch *s, int tile, int p)
     float diag = job->l[(size_t)p * (size_t)job->cols + (size_t)p];
 
     return (struct column){
-        .spec = job->spec, .global_scale = job->global_scale, .keep_zeros = job->keep_zeros, .diag = diag, .inverse = 1 / diag,
+        .spec = job->spec, .global_scale = job->global_scale, .keep_zeros = job->keep_zeros,
+        .diag = diag, .inverse = 1 / diag,
         .scale = s->scale + g, .step = s->step + g, .zero = s->zero + g,
         .w = s->d + tile_at(sw, tile) + (size_t)p * LANES,
         .codes = s->codes + tile_at(sw, tile) + (size_t)col * LANES,
