@@ -11,14 +11,23 @@ ifdef SAN
 B       := build/san
 SANFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 endif
+# What is there is used; MPI=0 leaves it out. Nothing uses CUDA or NCCL yet, whatever is asked for.
+MPI     ?= $(if $(shell mpicc --showme:link 2>/dev/null || pkg-config --libs mpich 2>/dev/null),1,0)
+CUDA    ?= 0
+NCCL    ?= 0
+ifneq ($(MPI),0)
+MPI_CFLAGS := -DLLMC_MPI $(shell mpicc --showme:compile 2>/dev/null || pkg-config --cflags mpich)
+MPI_LIBS   := $(shell mpicc --showme:link 2>/dev/null || pkg-config --libs mpich)
+endif
+
 ALLC    = $(STD) $(WARN) $(SANFLAGS) $(CFLAGS)
 LIBS    = -ljansson -larchive -lyaml -lpcre2-8 -lutf8proc -lz -lcrypto -lopenblas -ldnnl -lgomp -lm -lpthread
 
 DEPS    = gcc libc6-dev libjansson-dev libarchive-dev libyaml-dev libpcre2-dev libutf8proc-dev zlib1g-dev libssl-dev \
-          libopenblas-dev libdnnl-dev libcmocka-dev perl gzip xz-utils zstd
+          libopenblas-dev libdnnl-dev libopenmpi-dev openmpi-bin libcmocka-dev perl gzip xz-utils zstd
 DEPS_LINT = clang mandoc
 
-COMMON  = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard libcommon/*.c)))
+COMMON  = $(patsubst %.c,$(B)/%.o,$(filter-out $(if $(filter 0,$(MPI)),libcommon/comm_mpi.c),$(sort $(wildcard libcommon/*.c))))
 KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c)))
 TOOLS   = $(patsubst tools/%.c,%,$(sort $(wildcard tools/*.c)))
 SCRIPTS = llmc
@@ -30,7 +39,7 @@ SOURCES = $(sort $(wildcard tools/*.c libcommon/*.c libcommon/*.h kernels/*.c ke
 all: $(PROGS)
 
 help:
-	@echo 'make             build every program into build/bin'
+	@echo 'make             build every program into build/bin (MPI=0: without MPI, which is found by itself)'
 	@echo 'make demo        install what is missing, build, compress the demo model, show perplexity before and after'
 	@echo 'make check       install what is missing, build, run all tests (SAN=1: under sanitizers)'
 	@echo 'make deps        install the Debian packages that are missing'
@@ -50,6 +59,16 @@ $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(EXTRA) -MMD -MP -c -o $@ $<
 
+# Only what adds up over ranks is linked with MPI, which takes its time to load.
+$(B)/libcommon/comm.o $(B)/libcommon/comm_mpi.o $(B)/libcommon/run.o: EXTRA = $(MPI_CFLAGS)
+$(B)/libcommon/comm.o $(B)/libcommon/comm_mpi.o $(B)/libcommon/run.o $(B)/libllmc.a: $(B)/with
+$(B)/bin/llmc-hessian $(B)/t/test-comm $(B)/t/bench-comm: LIBS += $(MPI_LIBS)
+
+# Changes when what is compiled in does.
+$(B)/with: always
+	@mkdir -p $(@D)
+	@echo 'MPI=$(MPI) $(MPI_CFLAGS)' | cmp -s - $@ || echo 'MPI=$(MPI) $(MPI_CFLAGS)' >$@
+
 # One source, three instruction sets; -O3 so that fixed lanes become vectors. No contraction: same bytes in each.
 $(B)/kernels/cpu/ops_c.o $(B)/kernels/cpu/lanes_c.o $(B)/kernels/cpu/lanes_avx2.o $(B)/kernels/cpu/lanes_avx512.o $(B)/kernels/pack.o: EXTRA = -O3
 $(B)/kernels/cpu/ops_avx2.o: EXTRA = -O3 -mavx2 -mfma
@@ -58,7 +77,7 @@ $(B)/kernels/cpu/ops_avx512.o: EXTRA = -O3 -mavx512f -mavx512bw -mavx512vl -mavx
 
 $(B)/libllmc.a: $(COMMON) $(KERNELS)
 	@rm -f $@
-	ar rcs $@ $^
+	ar rcs $@ $(filter %.o,$^)
 
 $(B)/bin/%: $(B)/tools/%.o $(B)/libllmc.a
 	@mkdir -p $(@D)
@@ -125,4 +144,4 @@ clean:
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps units install demo check bench quality peer lint clean
+.PHONY: always all help deps units install demo check bench quality peer lint clean

@@ -18,8 +18,8 @@ enum {
     CHANNELS_MAX  = 1 << 20,
 };
 
-static size_t
-packed(int n)
+size_t
+hess_entries(int n)
 {
     return (size_t)n * ((size_t)n + 1) / 2;
 }
@@ -29,7 +29,7 @@ hess_init_parts(struct hess *h, int n, bool sum, int ranges)
 {
     *h = (struct hess){ .n = n, .ranges = ranges };
     if ((h->grid = mem_zalloc((size_t)n, sizeof(*h->grid))) != NULL &&
-        (!sum || (h->sum = mem_zalloc(packed(n), sizeof(*h->sum))) != NULL) &&
+        (!sum || (h->sum = mem_zalloc(hess_entries(n), sizeof(*h->sum))) != NULL) &&
         (ranges == 0 || (h->range = mem_zalloc(2 * (size_t)ranges, sizeof(*h->range))) != NULL))
         return RC_OK;
     hess_free(h);
@@ -54,7 +54,7 @@ hess_free(struct hess *h)
 double
 hess_diag(const struct hess *h, int i)
 {
-    return h->sum[packed(i) + (size_t)i];
+    return h->sum[hess_entries(i) + (size_t)i];
 }
 
 int
@@ -134,6 +134,54 @@ hess_check(const struct hess *h)
     return RC_OK;
 }
 
+/* --- between ranks --- */
+
+struct head { /* then ranges, then exponents; the whole a multiple of 8 bytes */
+    int64_t n, ranges, rows, sequences;
+};
+
+size_t
+hess_head_bytes(const struct hess *h)
+{
+    size_t bytes = sizeof(struct head) + 2 * (size_t)h->ranges * sizeof(*h->range) + (size_t)h->n * sizeof(*h->grid);
+
+    return (bytes + 7) / 8 * 8;
+}
+
+void
+hess_head_write(const struct hess *h, void *out)
+{
+    struct head head = { h->n, h->ranges, h->rows, h->sequences };
+    char *to = out;
+
+    memset(out, 0, hess_head_bytes(h));
+    memcpy(to, &head, sizeof(head));
+    to += sizeof(head);
+    if (h->range != NULL)
+        memcpy(to, h->range, 2 * (size_t)h->ranges * sizeof(*h->range));
+    to += 2 * (size_t)h->ranges * sizeof(*h->range);
+    memcpy(to, h->grid, (size_t)h->n * sizeof(*h->grid));
+}
+
+int
+hess_head_merge(struct hess *dst, const void *from, size_t bytes)
+{
+    struct head head = { 0 };
+    const float *range = (const float *)((const char *)from + sizeof(head));
+
+    if (bytes == hess_head_bytes(dst))
+        memcpy(&head, from, sizeof(head));
+    if (head.n != dst->n || head.ranges != dst->ranges)
+        return err_set(RC_DATA, "Hessians of %d and %lld channels cannot be merged", dst->n, (long long)head.n);
+    if (memcmp(range + 2 * dst->ranges, dst->grid, (size_t)dst->n * sizeof(*dst->grid)) != 0)
+        return err_set(RC_DATA, "Hessians of one input have different grids");
+    if (dst->range != NULL)
+        raise_to(dst->range, range, (size_t)dst->ranges);
+    dst->rows += head.rows;
+    dst->sequences += head.sequences;
+    return RC_OK;
+}
+
 /* To multiples of 2^e, half to even; exact for values already on it. */
 static double
 on_grid(double v, int e)
@@ -148,7 +196,7 @@ merge_sums(struct hess *dst, const struct hess *src)
     size_t at = 0;
 
     if (!dst->has_grid || same) {
-        for (size_t i = 0; i < packed(dst->n); i++)
+        for (size_t i = 0; i < hess_entries(dst->n); i++)
             dst->sum[i] += src->sum[i];
         memcpy(dst->grid, src->grid, (size_t)dst->n * sizeof(*dst->grid));
         dst->has_grid = dst->has_grid || src->has_grid;
@@ -193,7 +241,7 @@ hess_publish(const struct hess *h, const char *path, bool durable, const struct 
     size_t tensors = 0;
 
     if (h->sum != NULL) {
-        t[tensors++] = tensor_1d("sum", DT_F64, (int64_t)packed(h->n), h->sum);
+        t[tensors++] = tensor_1d("sum", DT_F64, (int64_t)hess_entries(h->n), h->sum);
         t[tensors++] = tensor_1d("grid", DT_I16, h->n, h->grid);
     }
     if (h->range != NULL)
@@ -228,7 +276,7 @@ meta_count(const struct st_file *st, const char *key, int64_t *out)
 static int
 read_sum(struct hess *h, const struct st_file *st)
 {
-    int64_t want_sum[1] = { (int64_t)packed(h->n) }, want_grid[1] = { h->n };
+    int64_t want_sum[1] = { (int64_t)hess_entries(h->n) }, want_grid[1] = { h->n };
     const struct tensor *sum, *grid;
 
     TRY(st_get(st, "sum", &sum));

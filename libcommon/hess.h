@@ -52,6 +52,13 @@ int hess_merge(struct hess *dst, const struct hess *src);
 
 double hess_diag(const struct hess *h, int i);
 
+/* What ranks exchange: the sum, whose entries on equal grids may be added in any pieces and order, and all the rest, a
+ * few bytes a channel. hess_head_merge adds another's rest to dst, as hess_merge would. RC_DATA: other n or grid. */
+size_t hess_entries(int n); /* of sum */
+size_t hess_head_bytes(const struct hess *h);
+void   hess_head_write(const struct hess *h, void *out);
+int    hess_head_merge(struct hess *dst, const void *head, size_t bytes);
+
 /* durable: with fsync. Extra metadata pairs are the caller's (plan fingerprint, input name). */
 int hess_publish(const struct hess *h, const char *path, bool durable, const struct st_meta *extra, size_t count);
 int hess_read(struct hess *h, const char *path, struct st_file *st); /* st stays open for its metadata; close it */

@@ -135,12 +135,18 @@ run_clock(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+#ifdef LLMC_MPI
+#define MPI_TEXT "self, files, mpi; MPI yes"
+#else
+#define MPI_TEXT "self, files; MPI no"
+#endif
+
 const char *
 run_built_with(void)
 {
-    static char text[128];
+    static char text[160];
 
-    (void)snprintf(text, sizeof(text), "backends: %s; communicators: self", backend_names());
+    (void)snprintf(text, sizeof(text), "backends: %s; communicators: " MPI_TEXT ", CUDA no, NCCL no", backend_names());
     return text;
 }
 

@@ -14,7 +14,7 @@ enum { KINDS = 5, COLS_MAX = 1 << 20 };
 static const char *const kinds[KINDS] = { "begin", "input", "cache", "end", "failed" };
 
 /* Frames ahead of the reader: one that it reads, one that waits for it, one that is written. */
-enum { INT_TEXT = 16, RING_SLOTS = 3, ATTACH_MS = 5000 };
+enum { INT_TEXT = 16, POINTS_TEXT = 16 * POINT_COUNT, RING_SLOTS = 3, ATTACH_MS = 5000 };
 
 void
 stream_open(struct stream_out *o, int fd, size_t largest)
@@ -38,14 +38,18 @@ gone(void *ctx)
 }
 
 int
-stream_begin(struct stream_out *o, int step, const char *plan)
+stream_begin(struct stream_out *o, int step, const char *plan, unsigned points)
 {
-    char num[INT_TEXT];
-    struct st_meta meta[] = { { "kind", kinds[STREAM_BEGIN] }, { "step", num }, { "plan", plan },
+    char num[INT_TEXT], list[POINTS_TEXT] = "";
+    struct st_meta meta[] = { { "kind", kinds[STREAM_BEGIN] }, { "step", num }, { "plan", plan }, { "points", list },
         { "ring", o->ring != NULL ? ring_path(o->ring) : NULL } };
+    size_t n = 0;
 
     (void)snprintf(num, sizeof(num), "%d", step);
-    TRY(st_write_frame(o->fd, NULL, 0, meta, o->ring != NULL ? 4 : 3));
+    for (int p = 0; p < POINT_COUNT; p++)
+        if ((points >> p & 1) != 0)
+            n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", n > 0 ? "," : "", arch_point_name((enum point)p));
+    TRY(st_write_frame(o->fd, NULL, 0, meta, o->ring != NULL ? 5 : 4));
     if (o->ring != NULL && !o->tried && !ring_attached(o->ring, o->wait_ms, gone, o))
         stream_close(o); /* whoever reads cannot open it: another machine, a program of another kind */
     o->tried = true;
@@ -136,6 +140,34 @@ meta_int(const struct st_file *st, const char *key, int *out)
     return RC_OK;
 }
 
+/* The point that the first len bytes name, or POINT_COUNT. */
+static enum point
+point_find(const char *name, size_t len)
+{
+    enum point p = 0;
+
+    while (p < POINT_COUNT && (strlen(arch_point_name(p)) != len || strncmp(name, arch_point_name(p), len) != 0))
+        p++;
+    return p;
+}
+
+static int
+parse_points(struct stream_frame *f)
+{
+    const char *list = st_meta(&f->st, "points");
+
+    for (const char *s = list; s != NULL && *s != '\0';) {
+        size_t len = strcspn(s, ",");
+        enum point p = point_find(s, len);
+
+        if (p == POINT_COUNT)
+            return err_set(RC_DATA, "stream: frame has points \"%s\"", list);
+        f->points |= 1u << p;
+        s += len + (s[len] == ',');
+    }
+    return list != NULL ? RC_OK : err_set(RC_DATA, "stream: frame without \"points\"");
+}
+
 static int
 check_shape(const struct stream_frame *f, int64_t rows, int64_t cols)
 {
@@ -187,9 +219,7 @@ parse_input(struct stream_frame *f)
 {
     const char *point = st_meta(&f->st, "point");
 
-    for (f->point = 0; f->point < POINT_COUNT; f->point++)
-        if (point != NULL && strcmp(point, arch_point_name(f->point)) == 0)
-            break;
+    f->point = point != NULL ? point_find(point, strlen(point)) : POINT_COUNT;
     if (f->point == POINT_COUNT)
         return err_set(RC_DATA, "stream: frame has point \"%s\"", point != NULL ? point : "");
     TRY(meta_int(&f->st, "block", &f->block));
@@ -218,11 +248,12 @@ parse_cache(struct stream_frame *f)
 
 /* A ring that cannot be opened from here is left alone: then the writer sends bytes. */
 static int
-parse_begin(struct stream_in *in, const struct stream_frame *f)
+parse_begin(struct stream_in *in, struct stream_frame *f)
 {
     const char *path = st_meta(&f->st, "ring");
     int rc;
 
+    TRY(parse_points(f));
     if (path == NULL || in->ring != NULL)
         return RC_OK;
     rc = ring_attach(&in->ring, path);

@@ -1,7 +1,7 @@
 /* stream - what llmc-calib and llmc-hessian say to the next stage
  *
  * llmc-calib writes safetensors frames (llmc-stream(5)). Metadata "kind" is
- *     begin   step, plan: inputs of the step follow; ring: shared memory that frames may lie in
+ *     begin   step, plan, points: inputs of the step at these points follow; ring: shared memory that frames may lie in
  *     input   step, point, block, sequences; tensor "x" [rows, n], BF16 or F32; or, once a reader has opened the ring,
  *             frame, its number, and dtype, rows, cols of x, which lies there
  *     cache   step, block: what attention cached at the step's point o; tensor "range" F32 [2 heads, 2], -min and max
@@ -39,7 +39,7 @@ struct stream_out {
 void stream_open(struct stream_out *o, int fd, size_t largest);
 void stream_close(struct stream_out *o);
 /* RC_IO; where the reader of the ring went away, too. */
-int stream_begin(struct stream_out *o, int step, const char *plan);
+int stream_begin(struct stream_out *o, int step, const char *plan, unsigned points);
 int stream_input(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
     enum dtype dt, int rows, int cols);
 int stream_cache(struct stream_out *o, int step, int block, const float *range, int count); /* pairs */
@@ -63,6 +63,7 @@ struct stream_frame {
     struct ring     *ring; /* x lies there */
     uint32_t         number;
     char             plan[72];
+    unsigned         points; /* of BEGIN: 1 << point for each */
 };
 
 /* RC_OK, RC_RETRY at the end of the stream, RC_DATA, RC_IO. */

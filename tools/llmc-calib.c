@@ -164,6 +164,18 @@ one_point(const struct step *s)
     return s->end_point - s->first_point == 1;
 }
 
+/* Also a rank without blocks says which points of the step the others send. */
+static int
+begin(struct calib *c, int step)
+{
+    const struct step *s = &c->run.plan.steps[step];
+    unsigned points = 0;
+
+    for (int p = s->first_point; p < s->end_point; p++)
+        points |= (unsigned)(wanted(c, step, p, false) || wanted(c, step, p, true)) << p;
+    return stream_begin(&c->out, step, c->run.plan.fingerprint, points);
+}
+
 /* Inputs of every point of the step, with weights as they stand. keep: the outputs become the blocks' states. */
 static int
 capture(struct calib *c, int step, bool keep)
@@ -176,7 +188,7 @@ capture(struct calib *c, int step, bool keep)
     TRY(load_norms(c, s->layer));
     if (!one)
         TRY(fwd_load(&c->fwd, 0, POINT_COUNT));
-    TRY(stream_begin(&c->out, step, c->run.plan.fingerprint));
+    TRY(begin(c, step));
     for (int i = 0; i < c->count && rc == RC_OK; i++) {
         struct fwd_block tmp = { 0 }, *b = &c->blocks[i];
 
@@ -220,7 +232,7 @@ propagate(struct calib *c, int step, bool ahead)
     TRY(load_norms(c, s->layer));
     TRY(fwd_load(&c->fwd, s->first_point, s->end_point));
     if (ahead)
-        TRY(stream_begin(&c->out, step + 1, c->run.plan.fingerprint));
+        TRY(begin(c, step + 1));
     for (int i = 0; i < c->count; i++) {
         TRY(load_norms(c, s->layer));
         for (int p = s->first_point; p < s->end_point; p++)

@@ -1,4 +1,5 @@
 /* llmc-hessian - sum x x' per input over samples */
+#include "../libcommon/comm.h"
 #include "../libcommon/file.h"
 #include "../libcommon/hess.h"
 #include "../libcommon/mem.h"
@@ -16,14 +17,22 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { LOOK_MS = 1000 }; /* at other ranks, while waiting for calib */
+
 static struct {
     struct run_opts run;
+    const char     *comm;
+    int             timeout;
     bool            keep, again;
-} cfg = { .run = RUN_OPTS_DEFAULT };
+} cfg = { .run = RUN_OPTS_DEFAULT, .timeout = 120 };
+
+static const char *const comm_names[] = { "self", "files", "mpi", NULL };
 
 static const struct opt options[] = {
     RUN_OPTS(&cfg.run),
     OPT_FLAG(0, "keep", &cfg.keep, "keep the Hessians of finished steps"),
+    OPT_CHOICE(0, "comm", &cfg.comm, comm_names, "name", "how ranks meet: self, files, mpi (default: what fits)"),
+    OPT_INT(0, "timeout", &cfg.timeout, 1, 1 << 30, "n", "seconds without a sign of life after which a rank is lost"),
     OPT_FLAG(0, "again", &cfg.again, "print tasks that are done already, too"),
     OPT_END
 };
@@ -36,7 +45,9 @@ static const struct tool tool = {
 
 struct sums {
     struct run  run;
-    int         step; /* -1: none open */
+    struct comm comm;
+    int         step;   /* -1: none open */
+    unsigned    points; /* of it, that calib sends */
     bool        durable; /* with --keep, or when stdout is no pipe */
     bool        open[POINT_COUNT];
     struct hess h[POINT_COUNT];
@@ -47,13 +58,17 @@ struct sums {
 static int
 hessian_path(const struct sums *s, int step, int point, char *out)
 {
-    return plan_path(&s->run.plan, out, s->durable ? "hessian/%d/%s.safetensors" : "hessian/%d/%s.pipe.safetensors",
-        step,
-        arch_point_name((enum point)point));
+    const char *name = arch_point_name((enum point)point);
+
+    if (s->durable)
+        return plan_path(&s->run.plan, out, "hessian/%d/%s.safetensors", step, name);
+    if (s->run.ranks == 1)
+        return plan_path(&s->run.plan, out, "hessian/%d/%s.pipe.safetensors", step, name);
+    return plan_path(&s->run.plan, out, "hessian/%d/%s.pipe.%d.safetensors", step, name, s->run.rank);
 }
 
 static void
-drop_step(const struct sums *s, int step)
+drop_step(struct sums *s, int step)
 {
     char path[PATH_MAX];
 
@@ -62,8 +77,9 @@ drop_step(const struct sums *s, int step)
     for (int p = 0; p < POINT_COUNT; p++)
         if (hessian_path(s, step, p, path) == RC_OK)
             (void)unlink(path);
+    comm_drop(&s->comm, step);
     if (plan_path(&s->run.plan, path, "hessian/%d", step) == RC_OK)
-        (void)rmdir(path);
+        (void)rmdir(path); /* fails while other ranks' files are there */
 }
 
 static int
@@ -73,54 +89,83 @@ begin(struct sums *s, const struct stream_frame *f)
         return err_set(RC_DATA, "stream: step %d of another plan", f->step);
     if (s->step >= 0)
         return err_set(RC_DATA, "stream: step %d begins inside step %d", f->step, s->step);
+    for (int p = 0; p < POINT_COUNT; p++)
+        if ((f->points >> p & 1) != 0 && (p < s->run.plan.steps[f->step].first_point ||
+            p >= s->run.plan.steps[f->step].end_point || s->run.plan.block_count == 0))
+            return err_set(RC_DATA, "stream: step %d has no input %s", f->step, arch_point_name((enum point)p));
     s->step = f->step;
+    s->points = f->points;
     s->seconds = 0;
     return RC_OK;
 }
 
-/* What the plan says that tasks of the point need. */
 static int
-open_point(struct sums *s, const struct stream_frame *f)
+width(const struct sums *s, enum point point)
 {
-    bool cache = f->point == POINT_O && s->run.plan.recipe->has_cache;
-    int ranges = !plan_point_range(&s->run.plan, f->step, f->point) ? 0 : 1 + (cache ? 2 * s->run.arch.kv_heads : 0);
+    return arch_width(&s->run.arch, s->run.plan.steps[s->step].layer, point, -1);
+}
 
+/* What the plan says that tasks of the point need. The owner of the first block, which comes first, decides the grid. */
+static int
+open_point(struct sums *s, enum point point, int block)
+{
+    bool cache = point == POINT_O && s->run.plan.recipe->has_cache;
+    int ranges = !plan_point_range(&s->run.plan, s->step, point) ? 0 : 1 + (cache ? 2 * s->run.arch.kv_heads : 0);
+    struct hess *h = &s->h[point];
+
+    if (s->open[point])
+        return RC_OK;
+    if (s->run.plan.blocks[0].rank == s->run.rank && block != 0)
+        return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", s->step, block);
+    TRY(hess_init_parts(h, width(s, point), plan_point_sum(&s->run.plan, s->step, point), ranges));
+    s->open[point] = true;
+    return h->sum == NULL || s->run.plan.blocks[0].rank == s->run.rank ? RC_OK :
+        comm_take_grid(&s->comm, s->step, point, h);
+}
+
+static int
+check_frame(const struct sums *s, const struct stream_frame *f)
+{
     if (f->step != s->step)
         return err_set(RC_DATA, "stream: input of step %d inside step %d", f->step, s->step);
-    if (s->open[f->point])
-        return RC_OK;
-    if (f->block != 0)
-        return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", f->step, f->block);
-    TRY(hess_init_parts(&s->h[f->point], arch_width(&s->run.arch, s->run.plan.steps[f->step].layer, f->point, -1),
-        plan_point_sum(&s->run.plan, f->step, f->point), ranges));
-    s->open[f->point] = true;
+    if ((s->points >> f->point & 1) == 0)
+        return err_set(RC_DATA, "stream: step %d has no input %s", f->step, arch_point_name(f->point));
     return RC_OK;
 }
 
 static int
 add_cache(struct sums *s, const struct stream_frame *f)
 {
-    TRY(open_point(s, f));
+    TRY(check_frame(s, f));
+    TRY(open_point(s, f->point, f->block));
     return hess_add_ranges(&s->h[f->point], f->x, f->rows);
 }
 
-/* The first block of the plan decides the grid, and it comes first. */
 static int
 add(struct sums *s, const struct stream_frame *f)
 {
     struct hess *h = &s->h[f->point];
-    double start = run_clock();
-    int rc;
+    double start;
+    int rc = RC_OK;
 
-    if (f->cols != arch_width(&s->run.arch, s->run.plan.steps[f->step].layer, f->point, -1))
-        return err_set(RC_DATA, "stream: inputs are [%d, %d], want [*, %d]", f->rows, f->cols,
-            arch_width(&s->run.arch, s->run.plan.steps[f->step].layer, f->point, -1));
-    TRY(open_point(s, f));
-    rc = h->sum != NULL && !h->has_grid ? hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows) : RC_OK;
+    TRY(check_frame(s, f));
+    if (f->cols != width(s, f->point))
+        return err_set(RC_DATA, "stream: inputs are [%d, %d], want [*, %d]", f->rows, f->cols, width(s, f->point));
+    TRY(open_point(s, f->point, f->block));
+    start = run_clock();
+    if (h->sum != NULL && !h->has_grid &&
+        (rc = hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows)) == RC_OK)
+        TRY(comm_give_grid(&s->comm, s->step, f->point, h));
     if (rc != RC_OK || (rc = hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences)) != RC_OK)
         return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
     s->seconds += run_clock() - start;
     return RC_OK;
+}
+
+static bool
+to_compress(const struct plan *p, const struct task *t)
+{
+    return plan_task_waits(p, t) && (cfg.again || !plan_task_done(p, t));
 }
 
 static int
@@ -129,52 +174,131 @@ announce(const struct sums *s, int point, const char *path)
     const struct plan *p = &s->run.plan;
 
     for (int i = p->steps[s->step].first_task; i < p->steps[s->step].end_task; i++)
-        if ((int)p->tasks[i].point == point && plan_task_waits(p, &p->tasks[i]) &&
-            (cfg.again || !plan_task_done(p, &p->tasks[i])))
+        if ((int)p->tasks[i].point == point && p->tasks[i].rank == s->run.rank && to_compress(p, &p->tasks[i]))
             (void)printf("%s\t%s\n", p->tasks[i].name, path);
     return msg_flush_stdout();
+}
+
+/* Which ranks compress with this input, and what it costs the busiest of them. */
+static double
+takers(const struct sums *s, int point, bool *takes)
+{
+    const struct plan *p = &s->run.plan;
+    double most = 0;
+
+    for (int i = p->steps[s->step].first_task; i < p->steps[s->step].end_task; i++) {
+        const struct task *t = &p->tasks[i];
+
+        if ((int)t->point != point || !plan_task_waits(p, t))
+            continue;
+        takes[t->rank] = true;
+        most = t->cost > most ? t->cost : most;
+    }
+    return most;
+}
+
+static int
+finish(struct sums *s, const struct comm_sum *c, double start)
+{
+    struct st_meta meta[] = { { "plan", s->run.plan.fingerprint } };
+    double waited = run_clock() - start;
+    char path[PATH_MAX];
+    int rc = RC_OK;
+
+    if (c->takes[s->run.rank]) {
+        TRY(hess_check(c->h) == RC_OK ? RC_OK : err_at(RC_NUMERIC, "step %d, input %s", s->step,
+            arch_point_name(c->point)));
+        TRY(plan_path(&s->run.plan, path, "hessian/%d", s->step));
+        TRY(file_mkdir(path));
+        TRY(hessian_path(s, s->step, (int)c->point, path));
+        TRY(hess_publish(c->h, path, s->durable, meta, 1));
+        rc = announce(s, (int)c->point, path);
+    }
+    event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point", arch_point_name(c->point)),
+        EVENT_INT("rows", c->h->rows), EVENT_INT("n", c->h->n), EVENT_REAL("seconds", s->seconds),
+        EVENT_REAL("reduce_seconds", waited));
+    return rc;
+}
+
+/* All inputs of the step are on their way at once, the one with the longest task first. */
+static int
+reduce(struct sums *s, struct comm_sum *sums, bool *takes)
+{
+    double cost[POINT_COUNT], start = run_clock();
+    struct comm_sum *next;
+    int count = 0;
+
+    for (int p = 0; p < POINT_COUNT; p++) {
+        bool *t = takes + (size_t)p * (size_t)s->run.ranks;
+        struct comm_sum c = { .step = s->step, .point = (enum point)p, .h = &s->h[p], .takes = t };
+        double most;
+        int at = count;
+
+        if ((s->points >> p & 1) == 0)
+            continue;
+        TRY(open_point(s, (enum point)p, -1));
+        most = takers(s, p, t);
+        for (; at > 0 && cost[at - 1] < most; at--) {
+            cost[at] = cost[at - 1];
+            sums[at] = sums[at - 1];
+        }
+        cost[at] = most;
+        sums[at] = c;
+        count++;
+    }
+    for (int i = 0; i < count; i++)
+        TRY(comm_start(&s->comm, &sums[i]));
+    for (;;) {
+        TRY(comm_next(&s->comm, sums, count, &next));
+        if (next == NULL)
+            return RC_OK;
+        TRY(finish(s, next, start));
+    }
 }
 
 static int
 end(struct sums *s)
 {
-    struct st_meta meta[] = { { "plan", s->run.plan.fingerprint } };
-    char path[PATH_MAX];
+    struct comm_sum sums[POINT_COUNT] = { 0 };
+    bool *takes;
+    int rc;
 
     if (s->step < 0)
         return err_set(RC_DATA, "stream: a step ends that did not begin");
-    TRY(plan_path(&s->run.plan, path, "hessian/%d", s->step));
-    TRY(file_mkdir(path));
+    if ((takes = mem_zalloc(POINT_COUNT, (size_t)s->run.ranks)) == NULL)
+        return RC_OS;
+    rc = reduce(s, sums, takes);
     for (int p = 0; p < POINT_COUNT; p++) {
-        if (!s->open[p])
-            continue;
-        if (hess_check(&s->h[p]) != RC_OK)
-            return err_at(RC_NUMERIC, "step %d, input %s", s->step, arch_point_name((enum point)p));
-        TRY(hessian_path(s, s->step, p, path));
-        TRY(hess_publish(&s->h[p], path, s->durable, meta, 1));
-        event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point",
-            arch_point_name((enum point)p)),
-            EVENT_INT("rows", s->h[p].rows), EVENT_INT("n", s->h[p].n), EVENT_REAL("seconds", s->seconds));
+        comm_forget(&s->comm, &sums[p]);
         hess_free(&s->h[p]);
         s->open[p] = false;
-        TRY(announce(s, p, path));
     }
+    mem_free(takes);
     s->step = -1;
-    return RC_OK;
+    return rc;
 }
 
-/* Waits for input, but not when nobody is left to read what would come of it. */
-static void
-wait_input(void)
+/* Waits for input, but not when nobody is left to read what would come of it, nor when another rank is lost. */
+static int
+wait_input(struct sums *s)
 {
     struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = STDOUT_FILENO } };
 
-    while (poll(p, 2, -1) < 0 && errno == EINTR && !stop_asked())
-        ;
+    for (;;) {
+        int n = poll(p, 2, s->run.ranks > 1 ? LOOK_MS : -1);
+
+        if (n > 0 || (n < 0 && errno != EINTR))
+            break;
+        if (stop_asked())
+            return RC_OK;
+        TRY(comm_check(&s->comm));
+    }
     if ((p[1].revents & POLLERR) != 0) {
+        comm_close(&s->comm, RC_RETRY);
         (void)signal(SIGPIPE, SIG_DFL);
         (void)raise(SIGPIPE);
     }
+    return RC_OK;
 }
 
 static int
@@ -184,7 +308,7 @@ sum_stream(struct sums *s, struct stream_in *in, bool *told)
     int rc, last = -1;
 
     for (;;) {
-        wait_input();
+        TRY(wait_input(s));
         if (stop_asked()) { /* calib and gptq, told alike, say so */
             *told = true;
             return RC_RETRY;
@@ -227,15 +351,14 @@ main(int argc, char *argv[])
     if ((rc = run_open(&s.run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
     s.durable = cfg.keep || fstat(STDOUT_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode);
-    if (s.run.ranks > 1)
-        rc = err_set(RC_UNAVAILABLE, "%d ranks: no communicator is compiled in", s.run.ranks);
-    else
+    if ((rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK)
         rc = sum_stream(&s, &in, &told);
     if (rc != RC_OK) {
         if (!told)
             msg_error(NULL, "%s", err_text());
         (void)printf("%s\n", STREAM_FAILED_LINE);
     }
+    comm_close(&s.comm, rc);
     for (int p = 0; p < POINT_COUNT; p++)
         hess_free(&s.h[p]);
     stream_in_close(&in);

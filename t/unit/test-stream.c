@@ -22,7 +22,7 @@ write_step(struct stream_out *o)
 {
     float x[ROWS * COLS];
 
-    TRY(stream_begin(o, 3, "plan of it"));
+    TRY(stream_begin(o, 3, "plan of it", 1u << POINT_MLP | 1u << POINT_DOWN));
     for (int b = 0; b < BLOCKS; b++) {
         for (int i = 0; i < ROWS * COLS; i++)
             x[i] = value(b, i);
@@ -91,6 +91,7 @@ read_step(struct stream_in *in, bool in_ring)
 
     assert_int_equal(stream_next(in, &f), RC_OK);
     assert_int_equal(f.kind, STREAM_BEGIN);
+    assert_int_equal(f.points, 1u << POINT_MLP | 1u << POINT_DOWN);
     assert_string_equal(f.plan, "plan of it");
     stream_done(&f);
     assert_true((in->ring != NULL) == in_ring);
@@ -173,13 +174,14 @@ test_reader_dies(void **state)
 static int
 read_back(const struct st_meta *meta, size_t count, const char *begin_ring)
 {
-    struct st_meta begin[] = { { "kind", "begin" }, { "step", "0" }, { "plan", "p" }, { "ring", begin_ring } };
+    struct st_meta begin[] = { { "kind", "begin" }, { "step", "0" }, { "plan", "p" }, { "points", "mlp" },
+        { "ring", begin_ring } };
     struct stream_in in = { 0 };
     struct stream_frame f;
     int p[2], rc;
 
     assert_int_equal(pipe(p), 0);
-    assert_int_equal(st_write_frame(p[1], NULL, 0, begin, begin_ring != NULL ? 4 : 3), RC_OK);
+    assert_int_equal(st_write_frame(p[1], NULL, 0, begin, begin_ring != NULL ? 5 : 4), RC_OK);
     assert_int_equal(st_write_frame(p[1], NULL, 0, meta, count), RC_OK);
     (void)close(p[1]);
     in.fd = p[0];

@@ -1,0 +1,41 @@
+/* peers - which of the other ranks are still there
+ *
+ * Each rank keeps DIR/RANK, one line "HOST PID STATE", STATE being "running", "done" or "failed CODE", and touches it
+ * every second while it runs. peers_check looks at all of them, once a second at most. A rank that failed, whose
+ * process is gone, that has not started or that shows no sign of life within the time limit is an RC_RETRY whose
+ * sentence names it. What an earlier run left there is told from this one's by its age.
+ */
+#ifndef LLMC_PEERS_H
+#define LLMC_PEERS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct peer {
+    bool    seen, done; /* in this run */
+    int64_t stamp;      /* of its file, by the file system's clock */
+    double  heard;      /* when we saw that, by ours */
+};
+
+struct peers {
+    char           *dir;
+    char            host[65];
+    int             rank, ranks, timeout;
+    struct peer    *peer;   /* [ranks] */
+    double          checked;
+    int64_t         born;   /* by the file system's clock */
+    pthread_t       beat;
+    pthread_mutex_t lock;
+    pthread_cond_t  ended;
+    bool            beating, end;
+};
+
+/* timeout in seconds. RC_CANTCREATE, RC_IO, RC_OS. */
+int  peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout);
+/* Tells the others how we ended. Harmless on a zeroed struct. */
+void peers_close(struct peers *p, int rc);
+
+int peers_check(struct peers *p);
+
+#endif
