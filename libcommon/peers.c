@@ -6,6 +6,7 @@
 #include "mem.h"
 #include "msg.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -40,6 +41,13 @@ peer_path(const struct peers *p, int rank, char *out)
     int n = snprintf(out, PATH_MAX, "%s/%d", p->dir, rank);
 
     return n < 0 || n >= PATH_MAX ? err_set(RC_DATA, "%s: path is too long", p->dir) : RC_OK;
+}
+
+static void
+name_host(struct peers *p)
+{
+    if (gethostname(p->host, sizeof(p->host) - 1) != 0 || p->host[0] == '\0')
+        (void)snprintf(p->host, sizeof(p->host), "localhost");
 }
 
 static int
@@ -88,8 +96,7 @@ peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout)
     p->peer = mem_zalloc((size_t)ranks, sizeof(*p->peer));
     if (p->dir == NULL || p->peer == NULL)
         return RC_OS;
-    if (gethostname(p->host, sizeof(p->host) - 1) != 0 || p->host[0] == '\0')
-        (void)snprintf(p->host, sizeof(p->host), "localhost");
+    name_host(p);
     TRY(file_mkdir(dir));
     TRY(tell(p, "running"));
     TRY(peer_path(p, rank, path));
@@ -203,4 +210,30 @@ peers_check(struct peers *p)
         if (r != p->rank)
             TRY(check_one(p, r));
     return RC_OK;
+}
+
+int
+peers_none(const char *dir)
+{
+    struct peers p = { .dir = mem_strdup(dir) };
+    struct dirent *e;
+    DIR *d = opendir(dir);
+    int rc = p.dir != NULL ? RC_OK : RC_OS;
+
+    name_host(&p);
+    while (d != NULL && rc == RC_OK && (e = readdir(d)) != NULL) {
+        int rank = atoi(e->d_name);
+        struct sign s;
+
+        if (e->d_name[0] < '0' || e->d_name[0] > '9' || strchr(e->d_name, '.') != NULL || !read_sign(&p, rank, &s) ||
+            strcmp(s.state, "running") != 0)
+            continue;
+        if (strcmp(s.host, p.host) == 0 ? alive(&p, &s) : (int64_t)time(NULL) - s.stamp / 1000000000 <
+            PEERS_FRESH_SECONDS)
+            rc = err_set(RC_RETRY, "rank %d: process %ld on %s is at work", rank, s.pid, s.host);
+    }
+    if (d != NULL)
+        (void)closedir(d);
+    mem_free(p.dir);
+    return rc;
 }

@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { PEERS_FRESH_SECONDS = 10 };
+
 struct peer {
     bool    seen, done; /* in this run */
     int64_t stamp;      /* of its file, by the file system's clock */
@@ -37,5 +39,9 @@ int  peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeo
 void peers_close(struct peers *p, int rc);
 
 int peers_check(struct peers *p);
+
+/* RC_RETRY, naming it, when some rank of DIR runs on this machine, or elsewhere touched its file within the last
+ * PEERS_FRESH_SECONDS. */
+int peers_none(const char *dir);
 
 #endif

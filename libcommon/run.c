@@ -13,21 +13,21 @@
 #include <string.h>
 #include <time.h>
 
-/* Launchers' variables, in the order that they are asked. */
+/* Launchers' variables, in the order that they are asked; the first that knows of several ranks, else the first. */
 static const struct {
-    const char *rank, *ranks;
+    const char *rank, *ranks, *first;
 } launchers[] = {
-    { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE" },
-    { "PMIX_RANK", "PMIX_SIZE" },
-    { "PMI_RANK", "PMI_SIZE" },
-    { "SLURM_PROCID", "SLURM_NTASKS" },
-    { "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT" },
+    { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", NULL },
+    { "PMIX_RANK", "PMIX_SIZE", NULL },
+    { "PMI_RANK", "PMI_SIZE", NULL },
+    { "SLURM_PROCID", "SLURM_NTASKS", NULL },
+    { "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN" },
 };
 
 static int
 env_int(const char *name)
 {
-    const char *s = getenv(name);
+    const char *s = name != NULL ? getenv(name) : NULL;
     char *end;
     long v;
 
@@ -41,17 +41,21 @@ env_int(const char *name)
 static const char *
 find_rank(const struct run_opts *o, int *rank, int *ranks)
 {
-    const char *source = "default";
+    static const char none[] = "default";
+    const char *source = none;
 
     *rank = 0;
     *ranks = 1;
-    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]); i++)
-        if (env_int(launchers[i].rank) >= 0 && env_int(launchers[i].ranks) > 0) {
-            *rank = env_int(launchers[i].rank);
-            *ranks = env_int(launchers[i].ranks);
-            source = launchers[i].rank;
-            break;
-        }
+    for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]) && *ranks == 1; i++) {
+        int first = env_int(launchers[i].first), r = env_int(launchers[i].rank) - (first > 0 ? first : 0);
+        int n = env_int(launchers[i].ranks);
+
+        if (r < 0 || n < 1 || (n == 1 && source != none))
+            continue;
+        *rank = r;
+        *ranks = n;
+        source = launchers[i].rank;
+    }
     if (o->rank >= 0 || o->ranks > 0)
         source = "options";
     if (o->rank >= 0)
@@ -76,6 +80,20 @@ open_model(struct run *run)
     return RC_OK;
 }
 
+/* plan.json is written after the tables. */
+static int
+check_ranks(const struct plan *p)
+{
+    int rank = 0;
+
+    for (int i = 0; i < p->task_count; i++)
+        rank = p->tasks[i].rank > rank ? p->tasks[i].rank : rank;
+    for (int b = 0; b < p->block_count; b++)
+        rank = p->blocks[b].rank > rank ? p->blocks[b].rank : rank;
+    return rank < p->ranks ? RC_OK : err_set(RC_DATA, "%s: has work for rank %d, but is for %d ranks: llmc-shard "
+        "--replan was interrupted, run it again", p->dir, rank, p->ranks);
+}
+
 int
 run_open(struct run *run, const char *tool, const struct run_opts *o)
 {
@@ -95,11 +113,12 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
         return err_set(RC_USAGE, "rank %d of %d ranks", run->rank, run->ranks);
     if ((rc = plan_read(&run->plan, o->dir)) != RC_OK || (rc = open_model(run)) != RC_OK)
         goto out;
-    if (run->ranks != run->plan.ranks) {
+    if (!o->any_ranks && run->ranks != run->plan.ranks) {
         rc = err_set(RC_USAGE, "%d ranks, but the plan is for %d", run->ranks, run->plan.ranks);
         goto out;
     }
-    if ((rc = plan_path(&run->plan, path, "log")) != RC_OK || (rc = backend_find(&run->bk, o->backend)) != RC_OK ||
+    if ((rc = check_ranks(&run->plan)) != RC_OK || (rc = plan_path(&run->plan, path, "log")) != RC_OK ||
+        (rc = backend_find(&run->bk, o->backend)) != RC_OK ||
         (rc = run->bk->open(&run->dev, &dev)) != RC_OK)
         goto out;
     event_open(&run->log, path, tool, run->rank);

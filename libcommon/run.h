@@ -14,7 +14,7 @@
 struct run_opts {
     const char *dir, *backend;
     int         threads, rank, ranks;
-    bool        quiet;
+    bool        quiet, any_ranks; /* the plan's number of ranks is nothing to this stage */
 };
 
 #define RUN_OPTS_DEFAULT { .dir = ".", .rank = -1 }

@@ -1,11 +1,13 @@
 /* shard - make a plan from a model, a recipe and data */
 #include "shard.h"
 
+#include "assign.h"
 #include "check.h"
 #include "file.h"
 #include "mem.h"
 #include "msg.h"
 #include "opt.h"
+#include "replan.h"
 #include "samples.h"
 #include "source.h"
 
@@ -113,19 +115,13 @@ check_fused(const struct shard *s)
 
 /* --- steps and tasks --- */
 
-static double
-cost_of(int rows, int cols)
-{
-    return (double)cols * cols * ((double)cols / 3 + rows);
-}
-
 static int
 add_task(struct shard *s, const struct shard_module *m, int step)
 {
     struct task *t = &s->plan.tasks[s->plan.task_count++];
 
     *t = (struct task){ .step = step, .point = m->linear.point, .end = m->linear.rows, .rows = m->linear.rows,
-        .cols = m->linear.cols, .group = m->group, .cost = cost_of(m->linear.rows, m->linear.cols) };
+        .cols = m->linear.cols, .group = m->group };
     t->name = mem_strdup(m->name);
     t->module = mem_strdup(m->name);
     return t->name != NULL && t->module != NULL ? RC_OK : RC_OS;
@@ -185,37 +181,6 @@ make_steps(struct shard *s)
     return s->plan.task_count > 0 ? RC_OK : err_set(RC_DATA, "the recipe compresses no module");
 }
 
-void
-shard_assign(struct plan *p, int ranks)
-{
-    double *load = mem_alloc((size_t)ranks, sizeof(*load));
-
-    p->ranks = ranks;
-    for (int s = 0; load != NULL && s < p->step_count; s++) {
-        const struct step *st = &p->steps[s];
-
-        for (int r = 0; r < ranks; r++)
-            load[r] = 0;
-        for (int i = st->first_task; i < st->end_task; i++)
-            p->tasks[i].rank = -1;
-        for (int n = st->first_task; n < st->end_task; n++) {
-            int task = -1, rank = 0;
-
-            for (int i = st->first_task; i < st->end_task; i++)
-                if (p->tasks[i].rank < 0 && (task < 0 || p->tasks[i].cost > p->tasks[task].cost))
-                    task = i;
-            for (int r = 1; r < ranks; r++)
-                if (load[r] < load[rank])
-                    rank = r;
-            p->tasks[task].rank = rank;
-            load[rank] += p->tasks[task].cost;
-        }
-    }
-    for (int b = 0; b < p->block_count; b++)
-        p->blocks[b].rank = (int)((int64_t)b * ranks / p->block_count);
-    mem_free(load);
-}
-
 static int
 open_model(struct shard *s, const struct shard_opts *o)
 {
@@ -251,8 +216,7 @@ shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
     TRY(find_modules(s));
     TRY(check_fused(s));
     TRY(make_steps(s));
-    shard_assign(&s->plan, o->ranks);
-    return RC_OK;
+    return assign_ranks(&s->plan, o->ranks);
 }
 
 void
@@ -293,7 +257,7 @@ make_json(struct shard *s, const struct shard_opts *o)
 
 /* An existing plan: RC_OK if it is the same one, RC_DATA naming what differs; *exists says whether there is one. */
 static int
-compare(const struct shard *s, bool *exists)
+compare(const struct shard *s, const struct shard_opts *o, bool *exists)
 {
     static const struct { const char *key, *what; } keys[] = { { "model_fingerprint", "model" },
         { "data_fingerprint", "calibration data" }, { "recipe", "recipe" }, { "sequential", "--sequential" },
@@ -312,8 +276,11 @@ compare(const struct shard *s, bool *exists)
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && rc == RC_OK; i++)
         if (!json_equal(json_object_get(old.json, keys[i].key), json_object_get(s->plan.json, keys[i].key)))
             rc = err_set(RC_DATA, "%s: was made with another %s", s->plan.dir, keys[i].what);
-    if (rc == RC_OK && old.ranks != s->plan.ranks)
-        rc = err_set(RC_DATA, "%s: was made for %d ranks, not %d", s->plan.dir, old.ranks, s->plan.ranks);
+    if (rc == RC_OK && o->replan && old.ranks != s->plan.ranks)
+        rc = replan_plan(&old, s->plan.ranks);
+    else if (rc == RC_OK && old.ranks != s->plan.ranks)
+        rc = err_set(RC_DATA, "%s: was made for %d ranks, not %d; --replan changes that", s->plan.dir, old.ranks,
+            s->plan.ranks);
     plan_free(&old);
     return rc;
 }
@@ -359,8 +326,9 @@ shard_write(struct shard *s, const struct shard_opts *o)
     if ((rc = samples_blocks(&samples, o->block_tokens, &s->plan)) != RC_OK ||
         (rc = plan_model_fingerprint(&s->model, s->plan.model_fingerprint)) != RC_OK)
         goto out;
-    shard_assign(&s->plan, o->ranks);
-    if ((rc = make_json(s, o)) != RC_OK || (rc = compare(s, &exists)) != RC_OK)
+    if ((rc = assign_ranks(&s->plan, o->ranks)) != RC_OK)
+        goto out;
+    if ((rc = make_json(s, o)) != RC_OK || (rc = compare(s, o, &exists)) != RC_OK)
         goto out;
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && exists; i++)
         if (plan_path(&s->plan, path, "%s", dirs[i]) == RC_OK)

@@ -16,7 +16,7 @@ struct shard_opts {
     const char *const *chat; /* see chat.h */
     int             group, samples, length, min_length, block_tokens, ranks;
     const char     *stage; /* of the recipe; NULL: all */
-    bool            gptq, pack, count_padding, v10;
+    bool            gptq, pack, count_padding, v10, replan;
     bool            config; /* a model that is config.json alone will do: nothing will be written */
     enum tok_special special;
     enum sequential sequential;
@@ -42,8 +42,5 @@ struct shard {
 int  shard_open(struct shard *s, const char *dir, const struct shard_opts *o);
 int  shard_write(struct shard *s, const struct shard_opts *o);
 void shard_close(struct shard *s);
-
-/* Longest processing time first: in each step, the costliest task to the rank with the least. */
-void shard_assign(struct plan *p, int ranks);
 
 #endif

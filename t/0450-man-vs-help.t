@@ -114,7 +114,7 @@ ok 'llmc.1 has every option that llmc --help names' '
 '
 ok 'and llmc takes every option of the page' '
     grep "^\.It Fl" "$man/llmc.1" | grep -v "version\|help" | while read -r line; do
-        value=$(echo "$line" | sed -n "s/.* Ar .*/1/p")
+        value=$(echo "$line" | sed -n "s/.*comm Ar .*/files/p; s/.* Ar .*/1/p" | head -n 1)
         for flag in $(echo "$line" | sed "s/^\.It //; s/ Ar .*//; s/,//g; s/Fl /-/g"); do
             llmc run m -s W4A16 -o o $flag $value --show >show || { echo "$flag is refused"; exit 1; }
         done

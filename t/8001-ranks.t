@@ -47,18 +47,166 @@ with_mpi() {    # name script
     if [ -n "$have_mpi" ]; then ok "$1" "$2"; else skip "$1" 'no MPI'; fi
 }
 
+# The digests of a checkpoint, into which tasks that are cut differently go.
+out() {     # DIR of work
+    rm -rf out && llmc-pack -C "$1" -o out -q >/dev/null && (cd out && sha256sum ./*)
+}
+
 # --- sums ---
 
 plan one 1 -s W4A16 -g 32
 llmc-calib -C one -q | llmc-hessian -C one -q | llmc-gptq -C one -q >one.out
-weights one >good
-ok 'one rank is through' '[ "$(grep -c . good)" -eq 14 ] && ! grep -q link good'
+out one >one.sums
+ok 'one rank is through' '[ "$(grep -c . one.sums)" -ge 4 ] && [ -z "$(find one/weights -type l)" ]'
 
 for n in 2 3 4; do
-    ok "$n ranks by files" "plan f$n $n -s W4A16 -g 32 && files f$n $n && weights f$n | diff good -"
-    with_mpi "$n ranks by MPI" "plan m$n $n -s W4A16 -g 32 && mpi m$n $n && weights m$n | diff good -"
+    ok "$n ranks by files" "plan f$n $n -s W4A16 -g 32 && files f$n $n && out f$n | diff one.sums -"
+    with_mpi "$n ranks by MPI" "plan m$n $n -s W4A16 -g 32 && mpi m$n $n && out m$n | diff one.sums -"
 done
-ok 'more ranks than blocks, by files' 'plan f11 11 -s W4A16 -g 32 && files f11 11 && weights f11 | diff good -'
-with_mpi 'more ranks than blocks, by MPI' 'plan m11 11 -s W4A16 -g 32 && mpi m11 11 && weights m11 | diff good -'
+ok 'more ranks than blocks, by files' 'plan f11 11 -s W4A16 -g 32 && files f11 11 && out f11 | diff one.sums -'
+with_mpi 'more ranks than blocks, by MPI' 'plan m11 11 -s W4A16 -g 32 && mpi m11 11 && out m11 | diff one.sums -'
+
+# --- rows ---
+
+# Every file of the output, also with what is cut by rows
+for s in W4A16_ASYM NVFP4A16; do
+    plan $s 1 -s $s && llmc pipeline -C $s -q >/dev/null
+    out $s >$s.good
+    for c in "2 1" "3 2"; do
+        n=${c% *} j=${c#* }
+        ok "$s: $n ranks of $j threads, by files" "
+            plan $s.$n $n -s $s && grep -q '@[0-9]' $s.$n/tasks.tsv
+            files $s.$n $n -j $j && out $s.$n | diff $s.good -
+        "
+        rm -rf $s.$n
+    done
+    with_mpi "$s: 4 ranks, by MPI" "plan $s.4 4 -s $s && mpi $s.4 4 && out $s.4 | diff $s.good -"
+done
+ok 'one scale for all rows is not cut' '
+    cat >tensor.yaml <<-"EOF"
+	q_stage:
+	  q_modifiers:
+	    GPTQModifier:
+	      ignore: [lm_head]
+	      config_groups:
+	        g:
+	          targets: [Linear]
+	          weights: {num_bits: 8, type: int, symmetric: true, strategy: tensor}
+	EOF
+    llmc-shard -C t3 -m small -r tensor.yaml -d ids --ranks 3 -q
+    ! grep -q @ t3/tasks.tsv
+'
+for mode in layer none; do
+    ok "--sequential $mode: 3 ranks, by files" "
+        plan s1$mode 1 -s W4A16 -g 32 --sequential $mode && llmc pipeline -C s1$mode -q >/dev/null
+        plan s3$mode 3 -s W4A16 -g 32 --sequential $mode && files s3$mode 3
+        out s1$mode >s1.sums && out s3$mode | diff s1.sums -
+    "
+    with_mpi "--sequential $mode: 2 ranks, by MPI" "
+        plan s2$mode 2 -s W4A16 -g 32 --sequential $mode && mpi s2$mode 2 && out s2$mode | diff s1.sums -
+    "
+done
+
+# --- another number of ranks ---
+
+stopped() {     # DIR RANKS: killed at the 3rd weight that rank 1 publishes
+    plan "$1" "$2" -s W4A16 -g 32
+    r=0
+    while [ $r -lt "$2" ]; do
+        spec='rename:3:KILL:*weights/*'
+        [ $r -eq 1 ] || spec='rename:9999:KILL:*'
+        { llmc-calib -C "$1" --rank $r --ranks "$2" -q | llmc-hessian -C "$1" --rank $r --ranks "$2" -q --timeout 20 |
+            faulty "$spec" llmc-gptq -C "$1" --rank $r --ranks "$2" -q >"$1.$r"; } 2>"$1.lost.$r" &
+        r=$((r + 1))
+    done
+    wait
+    left=$(find "$1/weights" -type l | wc -l)
+    done=$(find "$1/weights" -type f | wc -l)
+    echo "$left left, $done done"
+    cat "$1".lost.*
+    [ "$left" -gt 0 ] && [ "$done" -gt 3 ]
+}
+for c in '3 2' '2 4' '4 1'; do
+    ok "stopped with ${c% *} ranks, through with ${c#* }" "
+        rm -rf k; stopped k ${c% *}
+        llmc-shard -C k --replan --ranks ${c#* }
+        [ \"\$(find k/weights -type l | wc -l)\" -ge \$left ] || [ ${c#* } -lt ${c% *} ]
+        files k ${c#* }
+        out k | diff one.sums -
+    "
+done
+ok 'who is lost is named' 'cat k.lost.*; grep -q "^llmc-hessian.0.: rank 1: " k.lost.0'
+fails 75 'no replan while a rank is at work' '
+    plan busy 2 -s W4A16 -g 32
+    sleep 20 | timeout 20 llmc-hessian -C busy --rank 0 --ranks 2 -q >/dev/null 2>&1 &
+    until [ -s busy/ranks/0 ]; do sleep 0.01; done
+    rc=0
+    llmc-shard -C busy --replan --ranks 3 2>err || rc=$?
+    kill $! $(cut -d" " -f2 busy/ranks/0) || :
+    grep -q "rank 0: process .* is at work" err
+    exit $rc
+'
+ok 'a replan that was killed is done again' '
+    plan again 1 -s W4A16 -g 32
+    n=1
+    while :; do
+        rm -rf r && cp -a again r
+        faulty "rename:$n:KILL:*" llmc-shard -C r --replan --ranks 3 && break
+        llmc-shard -C r --replan --ranks 3
+        [ "$(find r/weights -type l | wc -l)" -eq "$(($(wc -l <r/tasks.tsv) - 1))" ]
+        n=$((n + 1))
+    done 2>/dev/null
+    [ $n -gt 2 ] && files r 3 && out r | diff one.sums -
+'
+fails 65 'a plan whose replan did not end says so' '
+    rm -rf r && cp -a again r
+    faulty "rename:4:KILL:*" llmc-shard -C r --replan --ranks 3 2>/dev/null || :
+    llmc-gptq -C r --rank 0 --ranks 1 </dev/null 2>err
+' && :
+ok 'and how to go on' 'oneline err && grep -q replan err'
+
+# --- llmc run ---
+
+llmc run small -s W4A16 -g 32 -d ids -o run1 -q >/dev/null
+ok 'llmc run --ranks 3 --comm files' '
+    llmc run small -s W4A16 -g 32 -d ids -o run3 -q --ranks 3 --comm files >/dev/null
+    diff -r run1 run3 && [ ! -e run3.work ]
+'
+with_mpi 'llmc run --ranks 2 --comm mpi' '
+    llmc run small -s W4A16 -g 32 -d ids -o run2 -q --ranks 2 --comm mpi >/dev/null && diff -r run1 run2
+'
+ok 'what --show prints does the same' '
+    llmc run small -s W4A16 -g 32 -d ids -o shown -q --ranks 2 --comm files --show >show.sh
+    sh show.sh && diff -r run1 shown
+'
+ok 'it goes on with another number of ranks' '
+    plan=$(llmc run small -s W4A16 -g 32 -d ids -o more -q --ranks 3 --comm files --show | head -n 1)
+    eval "$plan"
+    llmc-calib -C more.work -s 0 --rank 0 --ranks 3 -q >/dev/null
+    llmc run small -s W4A16 -g 32 -d ids -o more -q --ranks 2 --comm files >/dev/null && diff -r run1 more
+'
+fails 64 'no ranks' 'llmc run small -s W4A16 -d ids -o none --ranks 0 2>err'
+ok 'are refused in one line' 'oneline err'
+fails 64 'an unknown way to meet' 'llmc run small -s W4A16 -d ids -o none --ranks 2 --comm pigeon 2>err'
+ok 'is refused in one line' 'oneline err'
+
+# --- launchers ---
+
+from() {    # VARIABLE=VALUE ...: where rank and number of ranks come from
+    rm -rf b/log && env "$@" llmc-gptq -C b -q </dev/null 2>err || :
+    cat err
+    sed -n 's/.*"rank": \([0-9]*\),.*"event": "start".*"ranks": \([0-9]*\), "rank_from": "\([^"]*\)".*/\1 \2 \3/p' \
+        b/log/llmc-gptq.*
+}
+plan b 3 -s W4A16 -g 32
+ok 'rank and ranks are those of Open MPI' '
+    [ "$(from OMPI_COMM_WORLD_RANK=2 OMPI_COMM_WORLD_SIZE=3 SLURM_PROCID=1 SLURM_NTASKS=3 | tail -n 1)" = \
+        "2 3 OMPI_COMM_WORLD_RANK" ]
+'
+ok 'of Slurm' '[ "$(from SLURM_PROCID=1 SLURM_NTASKS=3 | tail -n 1)" = "1 3 SLURM_PROCID" ]'
+ok 'of a job array, whose step has one task' '
+    [ "$(from SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_ARRAY_TASK_ID=3 SLURM_ARRAY_TASK_COUNT=3 SLURM_ARRAY_TASK_MIN=1 |
+        tail -n 1)" = "2 3 SLURM_ARRAY_TASK_ID" ]
+'
 
 done_testing

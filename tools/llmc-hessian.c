@@ -105,7 +105,7 @@ width(const struct sums *s, enum point point)
     return arch_width(&s->run.arch, s->run.plan.steps[s->step].layer, point, -1);
 }
 
-/* What the plan says that tasks of the point need. The owner of the first block, which comes first, decides the grid. */
+/* What the plan says that tasks of the point need. The owner of the first block decides the grid. */
 static int
 open_point(struct sums *s, enum point point, int block)
 {

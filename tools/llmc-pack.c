@@ -12,7 +12,7 @@ static struct {
     struct checkpoint_opts o;
     const char            *check, *against, *dequantize;
     bool                   rules;
-} cfg = { .run = RUN_OPTS_DEFAULT, .o = { .shard_bytes = (size_t)5 << 30 } };
+} cfg = { .run = { .dir = ".", .rank = -1, .any_ranks = true }, .o = { .shard_bytes = (size_t)5 << 30 } };
 
 static const struct opt options[] = {
     RUN_OPTS(&cfg.run),

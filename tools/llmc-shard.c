@@ -2,6 +2,7 @@
 #include "../libcommon/file.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
+#include "../libcommon/replan.h"
 #include "../libcommon/run.h"
 #include "../libcommon/shard.h"
 
@@ -46,6 +47,7 @@ static const struct opt options[] = {
     OPT_CHOICE(0, "sequential", &cfg.sequential, sequential_names, "mode", "input, layer or none"),
     OPT_INT(0, "block-tokens", &cfg.o.block_tokens, 1, 1 << 24, "n", "tokens that are summed together"),
     OPT_INT(0, "ranks", &cfg.o.ranks, 1, 1 << 20, "n", "ranks that will share the work"),
+    OPT_FLAG(0, "replan", &cfg.o.replan, "give what is not done of an existing plan to so many ranks"),
     OPT_FLAG(0, "plan", &cfg.plan_only, "print what each module gets and what it costs, and write nothing"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
     OPT_END
@@ -101,6 +103,11 @@ main(int argc, char *argv[])
     cfg.o.config = cfg.plan_only;
     if (cfg.o.min_length > cfg.o.length)
         die(RC_USAGE, "--min-length is more than -l");
+    if (cfg.o.model == NULL && cfg.o.replan && !cfg.plan_only) {
+        if ((rc = replan(cfg.dir, cfg.o.ranks)) != RC_OK)
+            msg_error(NULL, "%s", err_text());
+        return msg_close_stdout(rc);
+    }
     if (cfg.o.model == NULL)
         die(RC_USAGE, "no model: give one with -m");
     if ((cfg.o.scheme == NULL) == (cfg.o.recipe == NULL))
