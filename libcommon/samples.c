@@ -3,7 +3,6 @@
 
 #include "buf.h"
 #include "chat.h"
-#include "file.h"
 #include "mem.h"
 #include "msg.h"
 #include "text.h"
@@ -64,17 +63,11 @@ static int
 tokenise(struct source *src, const struct text_sample *in)
 {
     enum tok_special special = in->kind == TEXT_CHAT ? TOK_BARE : src->o->special;
-    char *path;
-    int rc = RC_OK;
 
-    if (src->tok == NULL) {
-        if ((path = file_join(src->model_dir, "tokenizer.json")) == NULL)
-            return RC_OS;
-        rc = tok_open(&src->tok, path);
-        mem_free(path);
-    }
+    if (src->tok == NULL)
+        TRY(tok_open_model(&src->tok, src->model_dir));
     src->ids.count = 0;
-    return rc != RC_OK ? rc : tok_encode(src->tok, in->text, in->len, special, &src->ids);
+    return tok_encode(src->tok, in->text, in->len, special, &src->ids);
 }
 
 static int

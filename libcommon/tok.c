@@ -1,6 +1,7 @@
 /* tok - tokenizer.json of Hugging Face tokenizers: BPE */
 #include "tok.h"
 
+#include "file.h"
 #include "mem.h"
 #include "msg.h"
 #include "tok_bpe.h"
@@ -9,6 +10,7 @@
 #include "utf8.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,6 +245,60 @@ tok_open(struct tok **out, const char *path)
         tok_close(t);
     else
         *out = t;
+    return rc;
+}
+
+/* What a config says of "add_KIND_token" and "KIND_token". */
+static int
+config_token(struct tok *t, const json_t *config, const char *kind, int32_t *list, int *count)
+{
+    char key[32];
+    const json_t *token;
+    bool add;
+
+    (void)snprintf(key, sizeof(key), "add_%s_token", kind);
+    TRY(jget_bool(config, key, false, &add));
+    (void)snprintf(key, sizeof(key), "%s_token", kind);
+    token = json_object_get(config, key);
+    if (json_is_object(token))
+        token = json_object_get(token, "content");
+    *count = 0;
+    if (!add || token == NULL || json_is_null(token))
+        return RC_OK;
+    list[0] = json_is_string(token) ? tok_id(t, json_string_value(token)) : -1;
+    *count = 1;
+    return list[0] >= 0 ? RC_OK : err_set(RC_DATA, "\"%s\" is not in the vocabulary", key);
+}
+
+static int
+apply_config(struct tok *t, const char *path)
+{
+    json_t *config = NULL;
+    int rc = jread_file(&config, path);
+
+    if (rc == RC_OK && (json_object_get(config, "add_bos_token") != NULL ||
+        json_object_get(config, "add_eos_token") != NULL) &&
+        ((rc = config_token(t, config, "bos", t->before, &t->before_count)) != RC_OK ||
+        (rc = config_token(t, config, "eos", t->after, &t->after_count)) != RC_OK))
+        rc = err_at(rc, "%s", path);
+    json_decref(config);
+    return rc == RC_NOINPUT ? RC_OK : rc;
+}
+
+int
+tok_open_model(struct tok **out, const char *dir)
+{
+    char *path = file_join(dir, "tokenizer.json"), *config = file_join(dir, "tokenizer_config.json");
+    int rc = RC_OS;
+
+    *out = NULL;
+    if (path != NULL && config != NULL && (rc = tok_open(out, path)) == RC_OK &&
+        (rc = apply_config(*out, config)) != RC_OK) {
+        tok_close(*out);
+        *out = NULL;
+    }
+    mem_free(path);
+    mem_free(config);
     return rc;
 }
 

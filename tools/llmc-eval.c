@@ -1,6 +1,5 @@
 /* llmc-eval - perplexity of a plain or compressed checkpoint */
 #include "../libcommon/buf.h"
-#include "../libcommon/file.h"
 #include "../libcommon/forward.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
@@ -125,17 +124,14 @@ read_tokens(struct eval *e)
 {
     struct buf all = { 0 };
     struct tok *tok = NULL;
-    char *path = NULL;
     int rc = read_documents(e, &all);
 
     if (rc == RC_OK && all.len > 0 && e->ids.count == 0) {
-        path = file_join(cfg.model, "tokenizer.json");
-        rc = path == NULL ? RC_OS : tok_open(&tok, path);
+        rc = tok_open_model(&tok, cfg.model);
         if (rc == RC_OK)
-            rc = tok_encode(tok, all.s, all.len, true, &e->ids);
+            rc = tok_encode(tok, all.s, all.len, TOK_SPECIAL, &e->ids);
     }
     tok_close(tok);
-    mem_free(path);
     buf_free(&all);
     if (rc != RC_OK)
         return rc;

@@ -169,4 +169,5 @@ def main():
         f.writelines(json.dumps(x, ensure_ascii=False, separators=(",", ":")) + "\n" for x in lines)
 
 
-main()
+if __name__ == "__main__":
+    main()

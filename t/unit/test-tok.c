@@ -1,5 +1,6 @@
 /* test-tok - token ids against those of the tokenizers library, and what is refused */
 #include "../../libcommon/buf.h"
+#include "../../libcommon/file.h"
 #include "../../libcommon/mem.h"
 #include "../../libcommon/msg.h"
 #include "../../libcommon/text.h"
@@ -338,6 +339,57 @@ test_special(void **state)
     tok_close(t);
 }
 
+/* What tokenizer_config.json says of tokens to add goes before tokenizer.json's post-processor. */
+static void
+test_config(void **state)
+{
+    static const char json[] = "{" MODEL "},\"added_tokens\":[{\"content\":\"<x>\"},{\"content\":\"<y>\"}],"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<y>\"}},"
+        "{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<y>\":{\"ids\":[9]}}}}";
+    static const struct { const char *config; int rc, ids[4], count; } cases[] = {
+        { "{\"bos_token\": \"<x>\"}", RC_OK, { 9, 2 }, 2 },
+        { "{\"bos_token\": \"<x>\", \"add_bos_token\": true}", RC_OK, { 8, 2 }, 2 },
+        { "{\"bos_token\": \"<x>\", \"add_bos_token\": false}", RC_OK, { 2 }, 1 },
+        { "{\"bos_token\": \"<x>\", \"add_bos_token\": null}", RC_OK, { 2 }, 1 },
+        { "{\"bos_token\": null, \"add_bos_token\": true}", RC_OK, { 2 }, 1 },
+        { "{\"eos_token\": {\"content\": \"<x>\"}, \"add_eos_token\": true}", RC_OK, { 2, 8 }, 2 },
+        { "{\"bos_token\": \"<z>\", \"add_bos_token\": true}", RC_DATA, { 0 }, 0 },
+        { "{\"bos_token\": 1, \"add_bos_token\": true}", RC_DATA, { 0 }, 0 },
+        { "{\"add_bos_token\": 1}", RC_DATA, { 0 }, 0 }, { "{", RC_DATA, { 0 }, 0 },
+    };
+    char dir[] = P_tmpdir "/llmc-tok.XXXXXX", path[64];
+    struct tok *t;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(tok_open_model(&t, dir), RC_NOINPUT);
+    assert_null(t);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct tok_ids ids = { 0 };
+
+        (void)snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
+        assert_int_equal(file_publish(path, json, strlen(json)), RC_OK);
+        (void)snprintf(path, sizeof(path), "%s/tokenizer_config.json", dir);
+        assert_int_equal(file_publish(path, cases[i].config, strlen(cases[i].config)), RC_OK);
+        assert_int_equal(tok_open_model(&t, dir), cases[i].rc);
+        if (cases[i].rc != RC_OK) {
+            assert_null(t);
+            assert_non_null(strstr(err_text(), "tokenizer_config.json: "));
+            continue;
+        }
+        assert_int_equal(tok_encode(t, "ab", 2, TOK_SPECIAL, &ids), RC_OK);
+        assert_int_equal(ids.count, cases[i].count);
+        for (int k = 0; k < cases[i].count; k++)
+            assert_int_equal(ids.v[k], cases[i].ids[k]);
+        tok_ids_free(&ids);
+        tok_close(t);
+    }
+    (void)unlink(path);
+    (void)snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
+    (void)unlink(path);
+    (void)rmdir(dir);
+}
+
 static const struct { const char *regex, *why; } refused[] = {
     { "a&&b|[a&&b]", "an intersection at byte 8" }, { "[a[^b]]", "this class in a class" },
     { "[a-[b]]", "this class in a class" },
@@ -423,7 +475,7 @@ main(void)
         cmocka_unit_test(test_sentencepiece_style), cmocka_unit_test(test_splits),
         cmocka_unit_test(test_patterns), cmocka_unit_test(test_added), cmocka_unit_test(test_steps),
         cmocka_unit_test(test_long_match), cmocka_unit_test(test_refused), cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_special), cmocka_unit_test(test_config),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
