@@ -57,6 +57,17 @@ npy_type(struct npy *n, const char *header)
         len > 0 ? p : "?");
 }
 
+/* Rows of no tokens could be any number of samples. */
+static int
+check_rows(int64_t rows, int64_t cols)
+{
+    if (rows > INT32_MAX)
+        return err_set(RC_DATA, "%lld samples, want %d at most", (long long)rows, INT32_MAX);
+    if (rows > 0 && (cols < 1 || cols > ROW_TOKENS_MAX))
+        return err_set(RC_DATA, "rows of %lld tokens, want 1 to %d", (long long)cols, ROW_TOKENS_MAX);
+    return RC_OK;
+}
+
 static int
 npy_shape(struct npy *n, const char *header)
 {
@@ -81,9 +92,7 @@ npy_shape(struct npy *n, const char *header)
         return err_set(RC_DATA, "npy: shape (), want one or two dimensions");
     n->rows = ndim == 1 ? -1 : dim[0];
     n->cols = dim[ndim - 1];
-    if (ndim == 2 && n->cols > ROW_TOKENS_MAX)
-        return err_set(RC_DATA, "npy: rows of %lld tokens, want %d at most", (long long)n->cols, ROW_TOKENS_MAX);
-    return RC_OK;
+    return ndim == 1 ? RC_OK : check_rows(n->rows, n->cols);
 }
 
 int
@@ -180,6 +189,8 @@ check_shapes(const struct idrows *r)
 
     if (ids->ndim != 1 && ids->ndim != 2)
         return err_set(RC_DATA, "input_ids has %d dimensions, want 1 or 2", ids->ndim);
+    if (ids->ndim == 2)
+        TRY(check_rows(ids->shape[0], ids->shape[1]));
     if (r->mask != NULL && r->lengths != NULL)
         return err_set(RC_DATA, "both attention_mask and lengths");
     if (r->mask != NULL) {

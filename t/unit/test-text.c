@@ -369,7 +369,9 @@ test_npy(void **state)
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (1, 2, 3)}", "npy: shape (3)}" },
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (1, -2)}", "npy: shape (-2)}" },
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (1", "npy: shape (" },
-        { "{'descr': '<i4', 'fortran_order': False, 'shape': (9, 999999999999)}", "npy: rows of 999999999999" },
+        { "{'descr': '<i4', 'fortran_order': False, 'shape': (9, 999999999999)}", "rows of 999999999999 tokens, want 1 to" },
+        { "{'descr': '<i4', 'fortran_order': False, 'shape': (9, 0)}", "rows of 0 tokens" },
+        { "{'descr': '<i4', 'fortran_order': False, 'shape': (2147483648, 1)}", "2147483648 samples, want 2147483647" },
         { "{}", "npy: type ?" }, { "{'descr': '<i4'}", "npy: header without a shape" },
         { "{'descr': '<i4', 'shape': (2,)}", "npy: want rows" },
     };
@@ -495,6 +497,8 @@ test_rows(void **state)
         done(open_rows(v, i == 5 ? 3 : 2, RC_DATA));
         assert_says(err_text(), why[i]);
     }
+    done(open_rows((struct tensor[]){ tensor_2d("input_ids", DT_I32, 3, 0, ids) }, 1, RC_DATA));
+    assert_says(err_text(), "data: rows of 0 tokens");
     done(open_bytes("\x10\0\0\0\0\0\0\0{\"input_ids\": {}", 20, RC_DATA)); /* cut */
     assert_says(err_text(), "data: header of 16 bytes does not fit");
 }
