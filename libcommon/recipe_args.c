@@ -79,7 +79,7 @@ read_fields(struct reading *rd, struct qargs *a, json_t **kwargs, const json_t *
     json_object_foreach((json_t *)(uintptr_t)mapping, key, v)
     {
         recipe_at(rd, mapping, key);
-        if (set_field(a, kwargs, key, v, rd->r->v10) != RC_OK)
+        if (set_field(a, kwargs, key, v, rd->r != NULL && rd->r->v10) != RC_OK)
             return err_at(RC_DATA, "%s", where);
     }
     if (a->actorder == ACTORDER_NONE)

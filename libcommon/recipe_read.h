@@ -11,7 +11,7 @@ enum { RECIPE_BLOCK = 128, RECIPE_BLOCK_MAX = 1 << 20 };
 
 /* Where the reader is: line is that of the key at hand, 0 without lines. */
 struct reading {
-    struct recipe           *r;
+    struct recipe           *r; /* NULL: a cache scheme alone is read */
     const struct yaml_lines *lines;
     size_t                   line;
 };
