@@ -5,6 +5,8 @@
  */
 #include "check_parts.h"
 
+#include "mem.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -174,24 +176,37 @@ check_zeros(struct check *c, const struct check_module *m, const struct scheme *
             (size_t)m->rows * (size_t)s->weights.bits);
 }
 
-/* Every column has a group, and no group more columns than its size. */
+/* Every column has a group, and every group its columns; the last may have fewer. */
 static void
 check_group_index(struct check *c, const struct check_module *m, const struct scheme *s)
 {
     const struct tensor *t = m->part[PART_GROUP_INDEX];
-    int64_t groups = (m->cols + s->weights.group - 1) / s->weights.group;
+    size_t size = (size_t)s->weights.group, cols = (size_t)m->cols, groups = (cols + size - 1) / size;
+    size_t *in_group;
     struct wrong w = { 0 };
 
-    if (t == NULL || t->dtype != DT_I32 || t->ndim != 1)
+    if (t == NULL || t->dtype != DT_I32 || t->ndim != 1 || t->shape[0] != m->cols ||
+        (in_group = mem_zalloc(groups, sizeof(*in_group))) == NULL)
         return;
-    for (int64_t i = 0; i < t->shape[0]; i++) {
+    for (size_t i = 0; i < cols; i++) {
         int32_t g;
 
         memcpy(&g, (const char *)t->data + 4 * i, 4);
-        if (g < 0 || g >= groups)
-            note(&w, (size_t)i, g);
+        if (g < 0 || (size_t)g >= groups)
+            note(&w, i, g);
+        else
+            in_group[g]++;
     }
-    report(c, CHECK_GROUP_INDEX, t, &w, (size_t)t->shape[0], "columns have a group that there is not");
+    report(c, CHECK_GROUP_INDEX, t, &w, cols, "columns have a group that there is not");
+    for (size_t g = 0; g < groups && w.count == 0; g++) {
+        size_t want = g + 1 < groups ? size : cols - g * size;
+
+        if (in_group[g] != want) {
+            check_finding(c, CHECK_GROUP_INDEX, t->name, "group %zu has %zu columns, want %zu", g, in_group[g], want);
+            break;
+        }
+    }
+    mem_free(in_group);
 }
 
 static void

@@ -35,7 +35,8 @@ static void
 keep_fault(void *text, enum check_rule rule, const char *subject, const char *what)
 {
     static const enum check_rule of_reader[] = { CHECK_FILE, CHECK_INDEX, CHECK_DUPLICATE, CHECK_CONFIG, CHECK_ARGS,
-        CHECK_FORMAT, CHECK_MISSING, CHECK_LEFTOVER, CHECK_DTYPE, CHECK_SHAPE, CHECK_SCALE, CHECK_ZERO_POINT };
+        CHECK_FORMAT, CHECK_MISSING, CHECK_LEFTOVER, CHECK_DTYPE, CHECK_SHAPE, CHECK_SCALE, CHECK_ZERO_POINT,
+        CHECK_GROUP_INDEX };
 
     for (size_t i = 0; i < sizeof(of_reader) / sizeof(of_reader[0]); i++)
         if (of_reader[i] == rule && ((char *)text)[0] == '\0')

@@ -185,6 +185,9 @@ fault 'padding that is not zero' odd padding layer.weight_packed \
 fault 'padding of zero points' odd padding layer.weight_zero_point \
     'st "at(q(layer.weight_zero_point), 4 * \$h->{q(layer.weight_zero_point)}{shape}[0] - 1, qq(\\x80))"'
 fault 'a column of no group' group group-index layer.weight_g_idx "st 'at(q(layer.weight_g_idx), 40, pack(q(l<), 2))'"
+fault 'a column in the place of another' group group-index layer.weight_g_idx \
+    "st 'my \$o = unpack(q(l<), substr(\$data, \$h->{q(layer.weight_g_idx)}{data_offsets}[0], 4));
+        at(q(layer.weight_g_idx), 0, pack(q(l<), 1 - \$o))'"
 unset against
 
 # types, shapes and names
@@ -387,6 +390,8 @@ ok '  ... also in an order of columns; 0.10 rounds its scales after' '
 refuse 73 'an output that exists' 'one: exists already' 'llmc-pack --dequantize w4 -o one'
 refuse 65 'a plain model' 'small: is not compressed' 'llmc-pack --dequantize small -o out2'
 refuse 64 'no output' 'no output' 'llmc-pack --dequantize w4'
+rm -rf v && cp -a group v && (st 'at(q(layer.weight_g_idx), 0, pack(q(l<), 9))')
+refuse 65 'columns of no group' 'layer.weight_g_idx: .*(group-index)' 'llmc-pack --dequantize v -o out2'
 rm -rf v && cp -a w4 v && (st "at(q($d.weight_scale), 0, qq(\\0\\0))")
 refuse 65 'a scale of zero' "$d.weight_scale: .*(scale)" 'llmc-pack --dequantize v -o out2'
 rm -rf v && cp -a w4 v && (st "gone(q($d.weight_scale))")
