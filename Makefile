@@ -11,9 +11,8 @@ ifdef SAN
 B       := build/san
 SANFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 endif
-# What is there is used; MPI=0 leaves it out. Nothing uses CUDA or NCCL yet, whatever is asked for.
+# What is there is used; MPI=0, CUDA=0 leave it out. Nothing uses NCCL yet, whatever is asked for.
 MPI     ?= $(if $(shell mpicc --showme:link 2>/dev/null || pkg-config --libs mpich 2>/dev/null),1,0)
-CUDA    ?= 0
 NCCL    ?= 0
 ifneq ($(MPI),0)
 MPI_CFLAGS := -DLLMC_MPI $(shell mpicc --showme:compile 2>/dev/null || pkg-config --cflags mpich)
@@ -21,11 +20,25 @@ MPI_LIBS   := $(shell mpicc --showme:link 2>/dev/null || pkg-config --libs mpich
 endif
 
 ALLC    = $(STD) $(WARN) $(SANFLAGS) $(CFLAGS)
-LIBS    = -ljansson -larchive -lyaml -lpcre2-8 -lutf8proc -lz -lcrypto -lopenblas -ldnnl -lgomp -lm -lpthread
+LIBS    = -rdynamic -ldl -ljansson -larchive -lyaml -lpcre2-8 -lutf8proc -lz -lcrypto -lopenblas -ldnnl -lgomp -lm -lpthread
 
-DEPS    = gcc libc6-dev libjansson-dev libarchive-dev libyaml-dev libpcre2-dev libutf8proc-dev zlib1g-dev libssl-dev \
+DEPS    = gcc g++ libc6-dev libjansson-dev libarchive-dev libyaml-dev libpcre2-dev libutf8proc-dev zlib1g-dev libssl-dev \
           libopenblas-dev libdnnl-dev libopenmpi-dev openmpi-bin libcmocka-dev perl gzip xz-utils zstd
 DEPS_LINT = clang mandoc
+
+# The cuda backend: a shared object that programs load when there is a device. CUDA=0 leaves it out.
+NVCC   := $(if $(filter 0,$(CUDA))$(SAN),,$(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null))
+NVLIB   = $(patsubst %/bin/nvcc,%/lib64,$(realpath $(NVCC)))
+NVARCH  = $(filter $(shell $(NVCC) --list-gpu-arch),compute_80 compute_90 compute_100 compute_120)
+NVFLAGS = -std=c++20 -O3 --fmad=false -D_GNU_SOURCE -Xcompiler -fPIC,-ffp-contract=off,-pthread --threads 2 \
+          $(foreach a,$(NVARCH),-gencode arch=$a,code=$(a:compute_%=sm_%)) \
+          -gencode arch=$(lastword $(NVARCH)),code=$(lastword $(NVARCH))
+CUDA_CU = $(sort $(wildcard kernels/cuda/*.cu))
+CUDA_SO = $(if $(NVCC),$(B)/lib/llmc-cuda.so)
+# The same source for the host, on a stand-in of the libraries: tests.
+HOST_SO = $(if $(shell command -v $(CXX)),$(B)/t/llmc-cuda-host.so)
+ALLCXX  = -std=c++20 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -pthread $(WARN) \
+          $(SANFLAGS) $(CFLAGS)
 
 COMMON  = $(patsubst %.c,$(B)/%.o,$(filter-out $(if $(filter 0,$(MPI)),libcommon/comm_mpi.c),$(sort $(wildcard libcommon/*.c))))
 KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c)))
@@ -34,9 +47,12 @@ SCRIPTS = llmc
 UNITS   = $(patsubst t/unit/%.c,$(B)/t/%,$(sort $(wildcard t/unit/test-*.c)))
 BENCHES = $(patsubst t/bench/%.c,$(B)/t/%,$(sort $(wildcard t/bench/bench-*.c)))
 PROGS   = $(TOOLS:%=$(B)/bin/%) $(SCRIPTS:%=$(B)/bin/%)
-SOURCES = $(sort $(wildcard tools/*.c libcommon/*.c libcommon/*.h kernels/*.c kernels/*.h kernels/*/*.c kernels/*/*.h))
+SOURCES = $(sort $(wildcard tools/*.c libcommon/*.c libcommon/*.h kernels/*.c kernels/*.h kernels/*/*.c kernels/*/*.h \
+          kernels/cuda/*.cu kernels/cuda/*.cuh t/cuda-host/*.cc t/cuda-host/include/*.h))
 
-all: $(PROGS)
+all: progs $(CUDA_SO)
+
+progs: $(PROGS)
 
 help:
 	@echo 'make             build every program into build/bin (MPI=0: without MPI, which is found by itself)'
@@ -100,6 +116,26 @@ $(B)/t/recipe-map: $(B)/t/peer/recipe-map.o $(B)/libllmc.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS)
 
+$(B)/kernels/cuda/%.o: kernels/cuda/%.cu Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/lib/llmc-cuda.so: $(CUDA_CU:%.cu=$(B)/%.o)
+	@mkdir -p $(@D)
+	$(NVCC) -shared -cudart shared -o $@ $^ -L$(NVLIB) -lcublas -lcusolver -Xlinker -rpath,$(NVLIB)
+
+$(B)/t/cuda-host/%.o: kernels/cuda/%.cu Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(ALLCXX) -It/cuda-host/include -MMD -MP -x c++ -c -o $@ $<
+
+$(B)/t/cuda-host/cuda.o: t/cuda-host/cuda.cc Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(ALLCXX) -It/cuda-host/include -MMD -MP -c -o $@ $<
+
+$(B)/t/llmc-cuda-host.so: $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/%.o) $(B)/t/cuda-host/cuda.o
+	@mkdir -p $(@D)
+	$(CXX) $(ALLCXX) $(LDFLAGS) -shared -o $@ $^
+
 $(B)/t/fail.so: t/fail.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(STD) $(WARN) $(CFLAGS) -shared -fPIC -o $@ $< -ldl
@@ -120,7 +156,7 @@ demo: deps
 	@share/demo.sh $(B)
 
 check: deps
-	@$(MAKE) --no-print-directory -j2 all units $(B)/t/fail.so
+	@$(MAKE) --no-print-directory -j2 progs units $(B)/t/fail.so $(HOST_SO)
 	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -e '' $(PROVEFLAGS) $(UNITS) $(sort $(wildcard t/[0-9]*.t))
 
 bench: all $(BENCHES)
@@ -134,14 +170,15 @@ peer: all
 
 lint:
 	@share/deps.sh $(DEPS) $(DEPS_LINT)
-	@$(MAKE) --no-print-directory -s CC=gcc CFLAGS='-O2 -Werror' B=build/lint-gcc all units
-	@$(MAKE) --no-print-directory -s CC=clang CFLAGS='-O2 -Werror' B=build/lint-clang all units
+	@$(MAKE) --no-print-directory -s CC=gcc CFLAGS='-O2 -Werror' CUDA=0 B=build/lint-gcc all units
+	@$(MAKE) --no-print-directory -s CC=clang CFLAGS='-O2 -Werror' CUDA=0 B=build/lint-clang all units
 	@t/lint.sh $(SOURCES)
 
 clean:
 	rm -rf build
 
+-include $(CUDA_CU:%.cu=$(B)/%.d) $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/%.d) $(B)/t/cuda-host/cuda.d
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: always all help deps units install demo check bench quality peer lint clean
+.PHONY: always all progs help deps units install demo check bench quality peer lint clean

@@ -1,56 +1,168 @@
-/* backend - the table of backends; a member that a row leaves out is that of ref */
+/* backend - the table of backends; a member that a row leaves out is that of ref
+ *
+ * The cuda backend is a shared object beside the programs, ../lib/llmc-cuda.so as seen from the directory of the running
+ * one, or what LLMC_CUDA names. It is loaded when it is asked for by name, or when nothing is and there is a device file
+ * of NVIDIA's driver; programs that run on the CPU do not touch it.
+ */
 #include "backend.h"
 
 #include "../libcommon/msg.h"
 #include "dev.h"
 
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct backend *const rows[] = { &backend_cpu, &backend_ref };
 
 enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
 
+static char note[256];
+
 #define FALL_BACK(member)            \
     do {                             \
-        if (full.member == NULL)     \
-            full.member = backend_ref.member; \
+        if (full->member == NULL)    \
+            full->member = backend_ref.member; \
     } while (0)
+
+void
+backend_fill(struct backend *full)
+{
+    FALL_BACK(matmul);
+    FALL_BACK(rmsnorm);
+    FALL_BACK(rope);
+    FALL_BACK(attention);
+    FALL_BACK(act_mul);
+    FALL_BACK(scale);
+    FALL_BACK(add);
+    FALL_BACK(nll);
+    FALL_BACK(round_act);
+    FALL_BACK(range);
+    FALL_BACK(syrk);
+    FALL_BACK(colsq);
+    FALL_BACK(scales);
+    FALL_BACK(factor);
+    FALL_BACK(gptq);
+}
+
+/* --- cuda --- */
+
+static const char *
+cuda_path(void)
+{
+    static char path[PATH_MAX];
+    const char *named = getenv("LLMC_CUDA");
+    char exe[PATH_MAX], *slash;
+    ssize_t len;
+
+    if (named != NULL)
+        return named;
+    if ((len = readlink("/proc/self/exe", exe, sizeof(exe) - 1)) < 0)
+        return NULL;
+    exe[len] = '\0';
+    if ((slash = strrchr(exe, '/')) == NULL)
+        return NULL;
+    *slash = '\0';
+    len = snprintf(path, sizeof(path), "%s/../lib/llmc-cuda.so", exe);
+    return len < (ssize_t)sizeof(path) ? path : NULL;
+}
+
+static bool
+cuda_built(void)
+{
+    const char *path = cuda_path();
+
+    return path != NULL && access(path, R_OK) == 0;
+}
+
+/* Cheap: nothing is loaded. A driver shows itself by its device file, on Windows' Linux by another one. */
+static bool
+cuda_driver(void)
+{
+    return access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+}
+
+/* RC_UNAVAILABLE: not built, cannot be loaded, of another version, or without a device. */
+static int
+cuda_load(const struct backend **out)
+{
+    const char *path = cuda_path();
+    const size_t *size;
+    int (*probe)(void);
+    void *so;
+
+    if (!cuda_built())
+        return err_set(RC_UNAVAILABLE, "backend \"cuda\" is not here: no %s", path != NULL ? path : "llmc-cuda.so");
+    if ((so = dlopen(path, RTLD_NOW | RTLD_LOCAL)) == NULL)
+        return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s", dlerror());
+    *out = dlsym(so, "backend_cuda");
+    size = dlsym(so, "backend_cuda_size");
+    *(void **)&probe = dlsym(so, "backend_cuda_probe");
+    if (*out == NULL || size == NULL || probe == NULL || *size != sizeof(struct backend))
+        return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s is of another version", path);
+    return probe();
+}
+
+/* Without a name: cuda if it is built and there is a device. Says in the note why it is not taken. */
+static bool
+cuda_is_best(const struct backend **out)
+{
+    if (!cuda_built())
+        return false;
+    if (!cuda_driver())
+        (void)snprintf(note, sizeof(note), "cuda is built, but there is no NVIDIA driver here");
+    else if (cuda_load(out) == RC_OK)
+        return true;
+    else
+        (void)snprintf(note, sizeof(note), "%s", err_text());
+    return false;
+}
+
+/* --- the table --- */
+
+static int
+find_row(const struct backend **row, const char *name)
+{
+    if (name != NULL && strcmp(name, "cuda") == 0)
+        return cuda_load(row);
+    if (name == NULL && cuda_is_best(row))
+        return RC_OK;
+    for (int i = 0; i < ROWS; i++)
+        if (name == NULL || strcmp(rows[i]->name, name) == 0) {
+            *row = rows[i];
+            return RC_OK;
+        }
+    return err_set(RC_UNAVAILABLE, "backend \"%s\" is not compiled in; there are %s", name, backend_names());
+}
 
 int
 backend_find(const struct backend **out, const char *name)
 {
     static struct backend full; /* one backend a process */
+    const struct backend *row;
 
     *out = NULL;
-    for (int i = 0; i < ROWS; i++) {
-        if (name != NULL && strcmp(rows[i]->name, name) != 0)
-            continue;
-        full = *rows[i];
-        FALL_BACK(matmul);
-        FALL_BACK(rmsnorm);
-        FALL_BACK(rope);
-        FALL_BACK(attention);
-        FALL_BACK(act_mul);
-        FALL_BACK(scale);
-        FALL_BACK(add);
-        FALL_BACK(nll);
-        FALL_BACK(round_act);
-        FALL_BACK(range);
-        FALL_BACK(syrk);
-        FALL_BACK(colsq);
-        FALL_BACK(scales);
-        FALL_BACK(factor);
-        FALL_BACK(gptq);
-        *out = &full;
-        return RC_OK;
-    }
-    return err_set(RC_UNAVAILABLE, "backend \"%s\" is not compiled in; there are %s", name, backend_names());
+    note[0] = '\0';
+    TRY(find_row(&row, name));
+    full = *row;
+    backend_fill(&full);
+    *out = &full;
+    return RC_OK;
 }
 
 const char *
 backend_names(void)
 {
-    return "cpu, ref";
+    return !cuda_built() ? "cpu, ref" : cuda_driver() ? "cpu, ref, cuda" : "cpu, ref, cuda (no NVIDIA driver here)";
+}
+
+const char *
+backend_note(void)
+{
+    return note;
 }
 
 struct pool *

@@ -5,6 +5,10 @@
  * for any number of threads: tiles and summation orders are fixed. Matrices are row-major. Letters are the
  * literature's: W weights [out, in], X inputs [rows, in], H = X'X, L its factor.
  *
+ * Pointers are to host memory. The cuda backend (kernels/cuda) keeps weights on the device and copies the rest there and
+ * back in each call, in steps that overlap with the computation; so far nothing else stays on the device from one call
+ * to the next. What does not fit its memory the cpu backend does.
+ *
  * All functions return RC_OK or an RC_ code with err_set().
  */
 #ifndef LLMC_BACKEND_H
@@ -20,7 +24,8 @@ struct dev;
 struct pool;
 
 struct dev_opts {
-    int threads; /* 0: what the process may use */
+    int    threads;      /* 0: what the process may use */
+    size_t device_bytes; /* of an accelerator's memory; 0: nine tenths of what is free */
 };
 
 /* A weight as the forward pass wants it: packed once, used for every block of rows. */
@@ -142,8 +147,10 @@ struct backend {
 
 /* NULL name: the best available on this machine. RC_UNAVAILABLE names what there is. */
 int backend_find(const struct backend **out, const char *name);
-/* The names compiled in, comma separated, for --version. */
+/* The names there are, comma separated, for --version; nothing is loaded. */
 const char *backend_names(void);
+/* After backend_find() without a name: why a backend that is built was not taken, or "". */
+const char *backend_note(void);
 
 struct pool *dev_pool(struct dev *dev); /* of host backends, for work beside the kernels */
 

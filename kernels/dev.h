@@ -19,4 +19,6 @@ struct weight {
 
 extern const struct backend backend_ref, backend_cpu;
 
+void backend_fill(struct backend *b); /* members that are left out, from ref */
+
 #endif

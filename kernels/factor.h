@@ -2,6 +2,8 @@
 #ifndef LLMC_FACTOR_H
 #define LLMC_FACTOR_H
 
+#include "quant.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,7 +16,7 @@ int factor_order(int *order, const double *h, bool by_diag, int n);
 double factor_damping(uint8_t *dead, const double *h, double s, double damp, int n);
 
 /* Element (i, j) of a packed lower symmetric matrix. */
-static inline double
+HD static inline double
 packed_at(const double *h, int i, int j)
 {
     size_t r = (size_t)(i > j ? i : j), c = (size_t)(i > j ? j : i);

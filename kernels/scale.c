@@ -1,6 +1,7 @@
 #include "scale.h"
 
 #include "scale_impl.h"
+#include "scale_of.h"
 
 #include <math.h>
 
@@ -65,49 +66,10 @@ scale_global(float absmax, enum dtype t)
     return isfinite(gs) && gs > 0 ? gs : 1.0f;
 }
 
-/* The type in which scales are computed. */
-static enum dtype
-scale_type(const struct qspec *spec)
-{
-    return spec->v10 ? DT_F32 : spec->t;
-}
-
-static float
-epsilon(enum dtype t)
-{
-    return t == DT_BF16 ? 0x1p-7f : t == DT_F16 ? 0x1p-10f : 0x1p-23f;
-}
-
-static int8_t
-zero_point(const struct qspec *spec, struct extremes x, float scale)
-{
-    enum dtype t = scale_type(spec);
-
-    if (scale == 0 && x.min == 0)
-        return 0; /* 0 / 0 in the library, which its cast to int8 makes 0 */
-    return (int8_t)int_round(rt(q_min(spec) - rt(x.min / scale, t), t), q_min(spec), q_max(spec));
-}
-
 void
 scale_of_extremes(const struct qspec *spec, struct extremes x, float global_scale, float *scale, int8_t *zero)
 {
-    enum dtype t = scale_type(spec);
-    float a = absmax_of(x), range = q_max(spec) - q_min(spec), s, eps = epsilon(t);
-
-    if (spec->scale == DT_F8_E8M0) {
-        s = e8m0_to_f32(e8m0_of_absmax(a, spec->grid == GRID_E2M1 ? 2 : 8));
-    } else if (spec->scale == DT_F8_E4M3) {
-        s = e4m3_round(rt(a / q_max(spec), t) * global_scale);
-        eps = 0.125f;
-    } else if (spec->grid != GRID_INT) {
-        s = rt(a / q_max(spec), t);
-    } else if (spec->symmetric) {
-        s = rt(a / (range / 2), t);
-    } else {
-        s = rt(rt(x.max - x.min, t) / range, t);
-        *zero = zero_point(spec, x, s);
-    }
-    *scale = s == 0 ? eps : s;
+    scale_of_range(spec, x.min, x.max, global_scale, scale, zero);
 }
 
 static struct extremes
@@ -142,8 +104,7 @@ list_candidates(const struct qspec *spec, const struct scale_opts *o, struct ext
     int count = 0;
 
     for (int i = 0; i <= o->steps; i++) {
-        float factor = i == 0 ? 1.0f : o->steps == 1 ? o->hi :
-            o->hi - (o->hi - o->lo) * (float)(i - 1) / (float)(o->steps - 1);
+        float factor = scale_factor(o->lo, o->hi, o->steps, i);
         struct candidate_scale *k = &c[count];
         int8_t zero = 0;
 

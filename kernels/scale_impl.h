@@ -3,31 +3,14 @@
  * SCALE_TARGET, when defined, is the attribute that chooses it. Fixed lanes, no contraction: the same bits in each.
  */
 #include "scale.h"
+#include "scale_of.h"
 #include "special.h"
-
-#include <math.h>
 
 #ifndef SCALE_TARGET
 #define SCALE_TARGET
 #endif
 
 #define SCALE_INLINE SCALE_TARGET static inline __attribute__((always_inline))
-
-/* d |e|^norm: 2 and 3 without a call. */
-SCALE_INLINE float
-power_of(float e, float d, double norm)
-{
-    float a = f32_abs(e);
-
-    return norm == 2.0 ? e * e * d : norm == 3.0 ? e * e * a * d : powf(a, (float)norm) * d;
-}
-
-/* Rounding by the reciprocal: a choice among scales needs no exact ties. */
-SCALE_INLINE float
-error_of(const struct qspec *s, float w, float inverse, float step, float zero)
-{
-    return (q_grid(s, w * inverse + zero) - zero) * step - w;
-}
 
 SCALE_INLINE void
 errors_for(const float *restrict w, const float *restrict diag, int n, double norm, struct candidate_scale *c,
@@ -40,10 +23,10 @@ errors_for(const float *restrict w, const float *restrict diag, int n, double no
 
         for (int i = 0; i < whole; i += SCALE_LANES)
             for (int j = 0; j < SCALE_LANES; j++)
-                sum[j] += power_of(error_of(&s, w[i + j], inverse, step, zero), diag != NULL ? diag[i + j] : 1.0f,
+                sum[j] += scale_power(scale_error(&s, w[i + j], inverse, step, zero), diag != NULL ? diag[i + j] : 1.0f,
                     norm);
         for (int i = whole; i < n; i++)
-            sum[i - whole] += power_of(error_of(&s, w[i], inverse, step, zero), diag != NULL ? diag[i] : 1.0f, norm);
+            sum[i - whole] += scale_power(scale_error(&s, w[i], inverse, step, zero), diag != NULL ? diag[i] : 1.0f, norm);
         for (int j = 0; j < SCALE_LANES; j++)
             total += sum[j];
         c[k].error += total;

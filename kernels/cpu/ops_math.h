@@ -9,23 +9,23 @@
 
 /* e^x by 2^n e^r, |r| <= ln 2 / 2, Taylor to degree 6: within 2 ulp of f32; 0 below -87, so that no result is
  * denormal; above 88 as at 88. */
-static inline float
+HD static inline float
 exp_f(float x)
 {
     float c = x < -87.0f ? -87.0f : x, t, n, r, p;
     uint32_t u, v;
 
     c = c > 88.0f ? 88.0f : c;
-    t = __builtin_fmaf(c, 1.44269504f, 12582912.0f); /* 1.5 2^23: the integer nearest c / ln 2 in the low bits */
+    t = fmaf(c, 1.44269504f, 12582912.0f); /* 1.5 2^23: the integer nearest c / ln 2 in the low bits */
     n = t - 12582912.0f;
-    r = __builtin_fmaf(n, -0.693145752f, c); /* ln 2 in two parts */
-    r = __builtin_fmaf(n, -1.42860677e-6f, r);
-    p = __builtin_fmaf(1.0f / 720, r, 1.0f / 120);
-    p = __builtin_fmaf(p, r, 1.0f / 24);
-    p = __builtin_fmaf(p, r, 1.0f / 6);
-    p = __builtin_fmaf(p, r, 0.5f);
-    p = __builtin_fmaf(p, r, 1.0f);
-    p = __builtin_fmaf(p, r, 1.0f);
+    r = fmaf(n, -0.693145752f, c); /* ln 2 in two parts */
+    r = fmaf(n, -1.42860677e-6f, r);
+    p = fmaf(1.0f / 720, r, 1.0f / 120);
+    p = fmaf(p, r, 1.0f / 24);
+    p = fmaf(p, r, 1.0f / 6);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
     memcpy(&u, &p, sizeof(u));
     memcpy(&v, &t, sizeof(v));
     u += v << 23;
@@ -46,7 +46,7 @@ narrow_round(float x)
     return bf16_to_f32(narrow(x));
 }
 
-static inline float
+HD static inline float
 silu_f(float x)
 {
     return x / (1.0f + exp_f(-x));

@@ -437,10 +437,10 @@ test_backend_find(void **state)
     assert_int_equal(backend_find(&b, "ref"), RC_OK);
     assert_string_equal(b->name, "ref");
     assert_int_equal(backend_find(&b, NULL), RC_OK);
-    assert_string_equal(b->name, "cpu");
+    assert_true(strcmp(b->name, "cpu") == 0 || strcmp(b->name, "cuda") == 0);
     assert_non_null(b->gptq);
     assert_int_equal(backend_find(&b, "abacus"), RC_UNAVAILABLE);
-    assert_string_equal(err_text(), "backend \"abacus\" is not compiled in; there are cpu, ref");
+    assert_non_null(strstr(err_text(), "backend \"abacus\" is not compiled in; there are cpu, ref"));
 }
 
 int

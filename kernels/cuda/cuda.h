@@ -1,0 +1,177 @@
+/* cuda - the device behind the cuda backend: memory, copies, launches, what the library says when it fails
+ *
+ * Members of struct backend take host pointers; kernels/backend.h tells what that costs. Three streams: `in` copies to
+ * the device, `run` computes, `out` copies back, all through pinned buffers, two of each. A member allocates all that it
+ * needs before it changes anything of its caller's, so that RC_OS, out of device memory, means that the host may do the
+ * work instead: ON_DEVICE. Each member has waited for all of its work when it returns.
+ */
+#ifndef LLMC_CUDA_CUDA_H
+#define LLMC_CUDA_CUDA_H
+
+#include "c.h"
+#include "team.cuh"
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+#include <cusolverDn.h>
+
+enum { CUDA_INPUTS = 3 };
+
+/* Device buffers that members reuse; each holds what its name says, or whatever the member wants. */
+enum cuda_slot {
+    SLOT_IN,                       /* CUDA_INPUTS by 2 of a flow */
+    SLOT_OUT = SLOT_IN + 2 * CUDA_INPUTS, /* 2 of a flow */
+    SLOT_A = SLOT_OUT + 2, SLOT_B, SLOT_C, SLOT_D, SLOT_E, SLOT_F, SLOT_G, SLOT_H, SLOT_I, SLOT_J, SLOT_COUNT
+};
+
+struct cuda {
+    struct backend     cpu;  /* for what does not fit, without gaps */
+    struct dev        *host; /* its device */
+    cudaStream_t       in, run, out;
+    cudaEvent_t        in_done[2], run_done[2], out_done[2];
+    cublasHandle_t     blas;
+    cusolverDnHandle_t solver; /* NULL until the first factorisation */
+    void              *workspace; /* of blas */
+    size_t             budget, weights, slots; /* bytes: allowed, taken by weights, by slots */
+    unsigned           member; /* counts calls, so that a slot's owner is known */
+    struct {
+        void    *p;
+        size_t   bytes;
+        unsigned member;
+    } slot[SLOT_COUNT];
+    struct {
+        void  *p;
+        size_t bytes;
+    } pin[4]; /* 2 inward, 2 outward */
+};
+
+static inline struct cuda *
+cuda_of(struct dev *dev)
+{
+    return (struct cuda *)dev->impl;
+}
+
+/* RC_OS: out of device or pinned memory; else RC_UNAVAILABLE. The text is the library's. */
+int cuda_failed(cudaError_t e, const char *what);
+int cublas_failed(cublasStatus_t s, const char *what);
+int cusolver_failed(cusolverStatus_t s, const char *what);
+
+#define CALL_TRY(type, ok, failed, expr)  \
+    do {                                  \
+        type st_ = (expr);                \
+        if (st_ != ok)                    \
+            return failed(st_, #expr);    \
+    } while (0)
+#define CUDA_TRY(expr)     CALL_TRY(cudaError_t, cudaSuccess, cuda_failed, expr)
+#define CUBLAS_TRY(expr)   CALL_TRY(cublasStatus_t, CUBLAS_STATUS_SUCCESS, cublas_failed, expr)
+#define CUSOLVER_TRY(expr) CALL_TRY(cusolverStatus_t, CUSOLVER_STATUS_SUCCESS, cusolver_failed, expr)
+
+/* The member's result from the device or, where that has no room, from the cpu backend. */
+#define ON_DEVICE(c, device, on_host)                     \
+    do {                                                  \
+        int rc_;                                          \
+        (c)->member++;                                    \
+        rc_ = (device);                                   \
+        (void)cuda_settle(c, rc_);                        \
+        return rc_ == RC_OS ? (on_host) : rc_;            \
+    } while (0)
+
+/* Waits for what a member that failed had begun. */
+int cuda_settle(struct cuda *c, int rc);
+
+/* At least bytes on the device, this member's until it returns. */
+int cuda_need(struct cuda *c, int slot, size_t bytes, void **out);
+/* Bytes of budget that a member may still ask for. */
+size_t cuda_room(const struct cuda *c);
+int cuda_weight_room(struct cuda *c, size_t bytes, void **out);
+
+/* Copies between pageable host and device memory, pinned piece by piece. What is launched on `run` afterwards sees an
+ * upload; a download sees what was launched before, and has ended when it returns. */
+int cuda_upload(struct cuda *c, void *to, const void *from, size_t bytes);
+int cuda_download(struct cuda *c, void *to, const void *from, size_t bytes);
+/* cuda_download() of what `run` had launched when event was recorded, piece by piece into take(ctx, offset, data). */
+int cuda_drain(struct cuda *c, cudaEvent_t event, const void *from, size_t bytes,
+    void (*take)(void *ctx, struct pool *pool, size_t at, const void *data, size_t bytes), void *ctx);
+
+/* Rows of host memory: width bytes each, stride bytes apart. */
+struct part {
+    const void *p;
+    size_t      stride, width;
+};
+
+/* Rows in, computed, and out again, step at a time, with copies both ways beside the computation. Device rows lie width
+ * bytes apart. The output may be an input of the host. */
+struct flow {
+    int         rows, step;
+    struct part in[CUDA_INPUTS];
+    struct part out; /* p NULL: none */
+    /* launches on c->run */
+    int       (*launch)(struct cuda *c, void *ctx, int row0, int rows, void *const *in, void *out);
+    void       *ctx;
+};
+
+int cuda_flow(struct cuda *c, const struct flow *f);
+/* Rows of one step, a multiple of unit, where results do not depend on it. */
+int cuda_step(const struct flow *f, int unit);
+
+#ifdef __CUDACC__
+
+template <class K> int
+cuda_launch(struct cuda *c, int blocks, int height, const typename K::args &a)
+{
+    CUDA_TRY(cudaFuncSetAttribute(team_entry<K>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+        (int)sizeof(typename K::shared)));
+    team_entry<K><<<dim3((unsigned)blocks, (unsigned)height), K::THREADS, sizeof(typename K::shared), c->run>>>(a);
+    CUDA_TRY(cudaGetLastError());
+    return RC_OK;
+}
+
+#else
+
+/* t/cuda-host runs the kernel as a loop. */
+template <class K> int
+cuda_launch(struct cuda *c, int blocks, int height, const typename K::args &a)
+{
+    CUDA_TRY(host_launch(c->run, sizeof(typename K::shared), blocks, height,
+        [=] { team_run<K>(blocks, height, a); }));
+    return RC_OK;
+}
+
+#endif
+
+/* Blocks of THREADS for count elements, where threads take more than one. */
+static inline int
+cuda_blocks(size_t count, int threads)
+{
+    size_t blocks = (count + (size_t)threads - 1) / (size_t)threads;
+
+    return blocks > 65535 ? 65535 : (int)blocks;
+}
+
+/* Members. */
+int cuda_weight_pack(struct dev *dev, struct weight **out, const void *w, enum dtype wdt, enum dtype dt, int n, int k);
+void cuda_weight_free(struct dev *dev, struct weight *w);
+int cuda_matmul(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows,
+    const struct weight *w, const void *bias);
+int cuda_rmsnorm(struct dev *dev, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
+    enum norm norm);
+int cuda_rope(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head_dim, int ld, const void *cos_t,
+    const void *sin_t, int rotary_dim, int tokens);
+int cuda_attention(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v, int ldv,
+    enum dtype dt, int rows, const struct attn_args *a);
+int cuda_act_mul(struct dev *dev, void *y, const void *g, const void *u, enum dtype dt, size_t count, enum act act);
+int cuda_scale(struct dev *dev, void *x, enum dtype dt, size_t count, float s);
+int cuda_add(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count);
+int cuda_nll(struct dev *dev, double *nll, const void *h, enum dtype dt, int rows, const struct weight *head,
+    const int32_t *target, float softcap, float logit_scale);
+int cuda_round_act(struct dev *dev, void *y, const void *x, enum dtype dt, int rows, int n, const struct rounding *r);
+int cuda_range(struct dev *dev, float *range, const void *x, enum dtype dt, int rows, int n, int parts);
+int cuda_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);
+int cuda_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
+int cuda_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o, const float *w, int rows,
+    int cols, float global_scale, float *scale, int8_t *zero);
+int cuda_factor(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp,
+    int n);
+int cuda_gptq(struct dev *dev, struct gptq_job *job);
+
+#endif

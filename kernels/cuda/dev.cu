@@ -1,0 +1,493 @@
+/* dev - the device: open and close, memory under a budget, copies through pinned buffers, the table of members */
+#include "cuda.h"
+
+static const size_t PIECE = 8 << 20,       /* bytes of one pinned copy */
+    STAGE                 = 32 << 20,      /* bytes of one step of a flow */
+    COPY_TILE             = 256 << 10,
+    WORKSPACE             = 32 << 20, /* of cuBLAS, ours, so that the choice of kernel does not depend on streams */
+    BUDGET_MIN            = 128 << 20;
+
+/* What the launcher says is our place on this machine. */
+static const char *const local_ranks[] = {
+    "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID",
+};
+
+int
+cuda_failed(cudaError_t e, const char *what)
+{
+    (void)cudaGetLastError(); /* an error that does not stick must not be the next call's */
+    return err_set(e == cudaErrorMemoryAllocation ? RC_OS : RC_UNAVAILABLE, "CUDA: %s: %s", cudaGetErrorString(e),
+        what);
+}
+
+int
+cublas_failed(cublasStatus_t s, const char *what)
+{
+    return err_set(s == CUBLAS_STATUS_ALLOC_FAILED ? RC_OS : RC_UNAVAILABLE, "cuBLAS: %s: %s",
+        cublasGetStatusString(s), what);
+}
+
+/* The library has no text for its codes. */
+int
+cusolver_failed(cusolverStatus_t s, const char *what)
+{
+    return err_set(s == CUSOLVER_STATUS_ALLOC_FAILED ? RC_OS : RC_UNAVAILABLE, "cuSOLVER: status %d: %s", (int)s, what);
+}
+
+static int
+local_rank()
+{
+    for (const char *name : local_ranks) {
+        const char *s = getenv(name);
+
+        if (s != NULL && *s >= '0' && *s <= '9')
+            return atoi(s);
+    }
+    return 0;
+}
+
+/* --- open and close --- */
+
+static void
+cuda_close(struct dev *dev)
+{
+    struct cuda *c;
+
+    if (dev == NULL)
+        return;
+    if ((c = cuda_of(dev)) != NULL) {
+        for (int i = 0; i < SLOT_COUNT; i++)
+            (void)cudaFree(c->slot[i].p);
+        for (auto &pin : c->pin)
+            (void)cudaFreeHost(pin.p);
+        if (c->solver != NULL)
+            (void)cusolverDnDestroy(c->solver);
+        if (c->blas != NULL)
+            (void)cublasDestroy(c->blas);
+        (void)cudaFree(c->workspace);
+        for (int i = 0; i < 2; i++)
+            for (cudaEvent_t e : { c->in_done[i], c->run_done[i], c->out_done[i] })
+                if (e != NULL)
+                    (void)cudaEventDestroy(e);
+        for (cudaStream_t s : { c->in, c->run, c->out })
+            if (s != NULL)
+                (void)cudaStreamDestroy(s);
+        if (c->host != NULL)
+            c->cpu.close(c->host);
+    }
+    mem_free(c);
+    mem_free(dev);
+}
+
+static int
+open_streams(struct cuda *c)
+{
+    for (cudaStream_t *s : { &c->in, &c->run, &c->out })
+        CUDA_TRY(cudaStreamCreateWithFlags(s, cudaStreamNonBlocking));
+    for (int i = 0; i < 2; i++)
+        for (cudaEvent_t *e : { &c->in_done[i], &c->run_done[i], &c->out_done[i] })
+            CUDA_TRY(cudaEventCreateWithFlags(e, cudaEventDisableTiming));
+    return RC_OK;
+}
+
+static int
+count_devices(int *count)
+{
+    cudaError_t e = cudaGetDeviceCount(count);
+
+    if (e != cudaSuccess || *count == 0)
+        return err_set(RC_UNAVAILABLE, "no CUDA device: %s", e != cudaSuccess ? cudaGetErrorString(e) : "none is here");
+    return RC_OK;
+}
+
+static int
+open_device(struct cuda *c, const struct dev_opts *o)
+{
+    size_t available, total;
+    int count;
+
+    TRY(count_devices(&count));
+    CUDA_TRY(cudaSetDevice(local_rank() % count));
+    CUDA_TRY(cudaMemGetInfo(&available, &total));
+    c->budget = o->device_bytes > 0 && o->device_bytes < available ? o->device_bytes : available / 10 * 9;
+    if (c->budget < BUDGET_MIN)
+        return err_set(RC_UNAVAILABLE, "CUDA: %zu bytes of device memory are free or allowed, want %zu at least",
+            c->budget, BUDGET_MIN);
+    c->budget -= WORKSPACE;
+    TRY(open_streams(c));
+    CUDA_TRY(cudaMalloc(&c->workspace, WORKSPACE));
+    CUBLAS_TRY(cublasCreate(&c->blas));
+    CUBLAS_TRY(cublasSetStream(c->blas, c->run));
+    CUBLAS_TRY(cublasSetWorkspace(c->blas, c->workspace, WORKSPACE));
+    CUBLAS_TRY(cublasSetMathMode(c->blas,
+        (cublasMath_t)(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)));
+    return RC_OK;
+}
+
+static int
+cuda_open(struct dev **out, const struct dev_opts *o)
+{
+    struct dev *dev = (struct dev *)mem_zalloc(1, sizeof(*dev));
+    struct cuda *c = (struct cuda *)mem_zalloc(1, sizeof(*c));
+    int rc = RC_OS;
+
+    *out = NULL;
+    if (dev == NULL || c == NULL) {
+        mem_free(c);
+        mem_free(dev);
+        return RC_OS;
+    }
+    dev->impl = c;
+    c->cpu = backend_cpu;
+    backend_fill(&c->cpu);
+    if ((rc = open_device(c, o)) != RC_OK || (rc = c->cpu.open(&c->host, o)) != RC_OK) {
+        cuda_close(dev);
+        return rc == RC_OS ? RC_UNAVAILABLE : rc;
+    }
+    dev->pool = c->host->pool;
+    *out = dev;
+    return RC_OK;
+}
+
+int
+cuda_settle(struct cuda *c, int rc)
+{
+    if (rc != RC_OK)
+        for (cudaStream_t s : { c->in, c->run, c->out })
+            (void)cudaStreamSynchronize(s);
+    return rc;
+}
+
+/* --- memory --- */
+
+static void
+release(struct cuda *c, int slot)
+{
+    if (c->slot[slot].p == NULL)
+        return;
+    (void)cudaFree(c->slot[slot].p);
+    c->slots -= c->slot[slot].bytes;
+    c->slot[slot].p = NULL;
+    c->slot[slot].bytes = 0;
+}
+
+/* What no member uses now. */
+static void
+release_idle(struct cuda *c)
+{
+    for (int i = 0; i < SLOT_COUNT; i++)
+        if (c->slot[i].member != c->member)
+            release(c, i);
+}
+
+static int
+allocate(struct cuda *c, size_t bytes, void **out)
+{
+    if (c->weights + c->slots + bytes > c->budget)
+        release_idle(c);
+    if (c->weights + c->slots + bytes > c->budget)
+        return err_set(RC_OS, "CUDA: %zu bytes wanted, %zu of %zu are taken", bytes, c->weights + c->slots, c->budget);
+    if (cudaMalloc(out, bytes) == cudaSuccess)
+        return RC_OK;
+    (void)cudaGetLastError();
+    release_idle(c);
+    CUDA_TRY(cudaMalloc(out, bytes));
+    return RC_OK;
+}
+
+int
+cuda_need(struct cuda *c, int slot, size_t bytes, void **out)
+{
+    c->slot[slot].member = c->member;
+    if (c->slot[slot].bytes < bytes) {
+        release(c, slot);
+        TRY(allocate(c, bytes, &c->slot[slot].p));
+        c->slot[slot].bytes = bytes;
+        c->slots += bytes;
+    }
+    *out = c->slot[slot].p;
+    return RC_OK;
+}
+
+size_t
+cuda_room(const struct cuda *c)
+{
+    return c->budget > c->weights ? c->budget - c->weights : 0;
+}
+
+/* A quarter is left for everything else. */
+int
+cuda_weight_room(struct cuda *c, size_t bytes, void **out)
+{
+    if (c->weights + bytes > c->budget / 4 * 3)
+        return err_set(RC_OS, "CUDA: no room for a weight of %zu bytes", bytes);
+    TRY(allocate(c, bytes, out));
+    c->weights += bytes;
+    return RC_OK;
+}
+
+static int
+need_pin(struct cuda *c, int i, size_t bytes)
+{
+    if (c->pin[i].bytes >= bytes)
+        return RC_OK;
+    CUDA_TRY(cudaEventSynchronize(i < 2 ? c->in_done[i] : c->out_done[i - 2])); /* a copy may still read it */
+    (void)cudaFreeHost(c->pin[i].p);
+    c->pin[i].p = NULL;
+    c->pin[i].bytes = 0;
+    CUDA_TRY(cudaMallocHost(&c->pin[i].p, bytes));
+    c->pin[i].bytes = bytes;
+    return RC_OK;
+}
+
+/* --- copies between pageable and pinned memory, on the pool --- */
+
+struct copy {
+    char       *to;
+    const char *from;
+    size_t      to_stride, from_stride, width;
+    int         rows, tile; /* rows of a tile */
+};
+
+static void
+copy_tile(void *ctx, int tile, int)
+{
+    const struct copy *j = (const struct copy *)ctx;
+    int end = (tile + 1) * j->tile < j->rows ? (tile + 1) * j->tile : j->rows;
+
+    for (int r = tile * j->tile; r < end; r++)
+        memcpy(j->to + (size_t)r * j->to_stride, j->from + (size_t)r * j->from_stride, j->width);
+}
+
+/* Rows that follow one another are cut anew, so that neither narrow nor long ones matter. */
+static void
+copy_rows(struct cuda *c, struct copy j)
+{
+    size_t bytes = (size_t)j.rows * j.width, whole = bytes / COPY_TILE;
+
+    if (j.to_stride == j.width && j.from_stride == j.width) {
+        struct copy cut = { j.to, j.from, COPY_TILE, COPY_TILE, COPY_TILE, (int)whole, 1 };
+
+        pool_run(c->host->pool, cut.rows, copy_tile, &cut);
+        memcpy(j.to + whole * COPY_TILE, j.from + whole * COPY_TILE, bytes - whole * COPY_TILE);
+        return;
+    }
+    j.tile = (int)(COPY_TILE / j.width) + 1;
+    pool_run(c->host->pool, (j.rows + j.tile - 1) / j.tile, copy_tile, &j);
+}
+
+int
+cuda_upload(struct cuda *c, void *to, const void *from, size_t bytes)
+{
+    int last = 0;
+
+    for (int i = 0; i < 2; i++)
+        TRY(need_pin(c, i, bytes < PIECE ? bytes : PIECE));
+    for (size_t at = 0; at < bytes; at += PIECE, last ^= 1) {
+        size_t part = bytes - at < PIECE ? bytes - at : PIECE;
+
+        CUDA_TRY(cudaEventSynchronize(c->in_done[last]));
+        copy_rows(c, (struct copy){ (char *)c->pin[last].p, (const char *)from + at, part, part, part, 1, 1 });
+        CUDA_TRY(cudaMemcpyAsync((char *)to + at, c->pin[last].p, part, cudaMemcpyHostToDevice, c->in));
+        CUDA_TRY(cudaEventRecord(c->in_done[last], c->in));
+        CUDA_TRY(cudaStreamWaitEvent(c->run, c->in_done[last], 0));
+    }
+    return RC_OK;
+}
+
+int
+cuda_drain(struct cuda *c, cudaEvent_t event, const void *from, size_t bytes,
+    void (*take)(void *ctx, struct pool *pool, size_t at, const void *data, size_t bytes), void *ctx)
+{
+    size_t pieces = (bytes + PIECE - 1) / PIECE;
+
+    for (int i = 0; i < 2; i++)
+        TRY(need_pin(c, 2 + i, bytes < PIECE ? bytes : PIECE));
+    CUDA_TRY(cudaStreamWaitEvent(c->out, event, 0));
+    for (size_t i = 0; i <= pieces; i++) {
+        size_t at = i * PIECE, part = i == pieces ? 0 : bytes - at < PIECE ? bytes - at : PIECE;
+
+        if (part > 0) {
+            CUDA_TRY(cudaMemcpyAsync(c->pin[2 + i % 2].p, (const char *)from + at, part, cudaMemcpyDeviceToHost,
+                c->out));
+            CUDA_TRY(cudaEventRecord(c->out_done[i % 2], c->out));
+        }
+        if (i > 0) {
+            size_t done = at - PIECE;
+
+            CUDA_TRY(cudaEventSynchronize(c->out_done[(i - 1) % 2]));
+            take(ctx, c->host->pool, done, c->pin[2 + (i - 1) % 2].p, bytes - done < PIECE ? bytes - done : PIECE);
+        }
+    }
+    return RC_OK;
+}
+
+struct target {
+    struct cuda *c;
+    char        *to;
+};
+
+static void
+copy_bytes(void *ctx, struct pool *, size_t at, const void *data, size_t bytes)
+{
+    const struct target *t = (const struct target *)ctx;
+
+    copy_rows(t->c, (struct copy){ t->to + at, (const char *)data, bytes, bytes, bytes, 1, 1 });
+}
+
+int
+cuda_download(struct cuda *c, void *to, const void *from, size_t bytes)
+{
+    struct target t = { c, (char *)to };
+
+    CUDA_TRY(cudaEventRecord(c->run_done[0], c->run));
+    return cuda_drain(c, c->run_done[0], from, bytes, copy_bytes, &t);
+}
+
+/* --- flows --- */
+
+int
+cuda_step(const struct flow *f, int unit)
+{
+    size_t row = f->out.width, step;
+
+    for (const struct part &in : f->in)
+        row += in.width;
+    step = STAGE / row / (size_t)unit * (size_t)unit;
+    return step > 1 << 30 ? (1 << 30) / unit * unit : step < (size_t)unit ? unit : (int)step;
+}
+
+struct steps {
+    void *in[2][CUDA_INPUTS], *out[2];
+};
+
+static int
+flow_rooms(struct cuda *c, const struct flow *f, struct steps *s)
+{
+    size_t step = (size_t)(f->step < f->rows ? f->step : f->rows), inward = 0;
+
+    for (int i = 0; i < 2 && (i == 0 || f->rows > f->step); i++) {
+        for (int k = 0; k < CUDA_INPUTS; k++)
+            if (f->in[k].p != NULL)
+                TRY(cuda_need(c, SLOT_IN + 2 * k + i, step * f->in[k].width, &s->in[i][k]));
+        if (f->out.p != NULL)
+            TRY(cuda_need(c, SLOT_OUT + i, step * f->out.width, &s->out[i]));
+        inward = 0;
+        for (const struct part &in : f->in)
+            inward += in.p != NULL ? step * in.width : 0;
+        TRY(need_pin(c, i, inward));
+        TRY(need_pin(c, 2 + i, step * f->out.width + 1));
+    }
+    return RC_OK;
+}
+
+/* The inputs of rows from row0 on, into pair i of the buffers. */
+static int
+flow_in(struct cuda *c, const struct flow *f, const struct steps *s, int i, int row0, int rows)
+{
+    char *pin = (char *)c->pin[i].p;
+
+    CUDA_TRY(cudaEventSynchronize(c->in_done[i]));
+    for (int k = 0; k < CUDA_INPUTS; k++) {
+        const struct part *p = &f->in[k];
+
+        if (p->p == NULL)
+            continue;
+        copy_rows(c, (struct copy){ pin, (const char *)p->p + (size_t)row0 * p->stride, p->width, p->stride, p->width,
+            rows, 1 });
+        CUDA_TRY(cudaMemcpyAsync(s->in[i][k], pin, (size_t)rows * p->width, cudaMemcpyHostToDevice, c->in));
+        pin += (size_t)rows * p->width;
+    }
+    CUDA_TRY(cudaEventRecord(c->in_done[i], c->in));
+    CUDA_TRY(cudaStreamWaitEvent(c->run, c->in_done[i], 0));
+    return RC_OK;
+}
+
+static int
+flow_out(struct cuda *c, const struct flow *f, const struct steps *s, int i, int rows)
+{
+    CUDA_TRY(cudaEventRecord(c->run_done[i], c->run));
+    if (f->out.p == NULL)
+        return RC_OK;
+    CUDA_TRY(cudaStreamWaitEvent(c->out, c->run_done[i], 0));
+    CUDA_TRY(cudaMemcpyAsync(c->pin[2 + i].p, s->out[i], (size_t)rows * f->out.width, cudaMemcpyDeviceToHost, c->out));
+    CUDA_TRY(cudaEventRecord(c->out_done[i], c->out));
+    return RC_OK;
+}
+
+/* Waits for what was computed of rows from row0 on, and hands it over. */
+static int
+flow_take(struct cuda *c, const struct flow *f, int i, int row0, int rows)
+{
+    char *to = (char *)(uintptr_t)f->out.p;
+
+    CUDA_TRY(cudaEventSynchronize(c->run_done[i])); /* an input's buffer may now be written to */
+    if (to == NULL)
+        return RC_OK;
+    CUDA_TRY(cudaEventSynchronize(c->out_done[i]));
+    copy_rows(c, (struct copy){ to + (size_t)row0 * f->out.stride, (const char *)c->pin[2 + i].p, f->out.stride,
+        f->out.width, f->out.width, rows, 1 });
+    return RC_OK;
+}
+
+static int
+flow_steps(struct cuda *c, const struct flow *f, const struct steps *s, bool *taken)
+{
+    int last = -1, i = 0, left = 0;
+
+    for (int row = 0; row < f->rows; row += f->step, i ^= 1) {
+        int rows = f->rows - row < f->step ? f->rows - row : f->step;
+
+        TRY(flow_in(c, f, s, i, row, rows));
+        TRY(f->launch(c, f->ctx, row, rows, s->in[i], s->out[i]));
+        TRY(flow_out(c, f, s, i, rows));
+        if (last >= 0) {
+            *taken = true;
+            TRY(flow_take(c, f, i ^ 1, last, left));
+        }
+        last = row;
+        left = rows;
+    }
+    return flow_take(c, f, i ^ 1, last, left);
+}
+
+int
+cuda_flow(struct cuda *c, const struct flow *f)
+{
+    struct steps s = {};
+    bool taken = false;
+    int rc;
+
+    if (f->rows == 0)
+        return RC_OK;
+    TRY(flow_rooms(c, f, &s));
+    rc = flow_steps(c, f, &s, &taken);
+    return rc == RC_OS && taken ? RC_UNAVAILABLE : rc; /* what is half done in place cannot be begun again */
+}
+
+extern "C" {
+
+/* What backend.c looks for. The size tells another version's table from ours. */
+extern const struct backend backend_cuda;
+extern const size_t backend_cuda_size;
+int backend_cuda_probe(void);
+
+/* RC_UNAVAILABLE: there is no device. */
+int
+backend_cuda_probe(void)
+{
+    int count;
+
+    return count_devices(&count);
+}
+
+const size_t backend_cuda_size = sizeof(struct backend);
+const struct backend backend_cuda = {
+    .name = "cuda", .open = cuda_open, .close = cuda_close,
+    .weight_pack = cuda_weight_pack, .weight_free = cuda_weight_free, .matmul = cuda_matmul,
+    .rmsnorm = cuda_rmsnorm, .rope = cuda_rope, .attention = cuda_attention, .act_mul = cuda_act_mul,
+    .scale = cuda_scale, .add = cuda_add, .nll = cuda_nll, .round_act = cuda_round_act, .range = cuda_range,
+    .syrk = cuda_syrk, .colsq = cuda_colsq, .scales = cuda_scales, .factor = cuda_factor, .gptq = cuda_gptq,
+};
+
+}

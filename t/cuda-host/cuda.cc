@@ -1,0 +1,444 @@
+/* cuda - a stand-in for CUDA's runtime, cuBLAS and cuSOLVER on the host; for tests, never installed
+ *
+ * Streams are queues of work. Nothing runs before something waits for it, so a missing wait reads what is not there
+ * yet; with LLMC_CUDA_HOST=now all runs at once, as early as it can, so a buffer that is written to too soon shows.
+ * LLMC_CUDA_HOST=down also turns the order of threads and blocks (team.cuh). Values separate by commas.
+ *
+ * Device memory is the host's, full of NaN at first; under sanitizers what reaches beyond it is found. There are
+ * LLMC_CUDA_MEMORY bytes of it (8 GiB).
+ *
+ * LLMC_CUDA_FAIL=CALL:N[+] makes the Nth CALL fail, counted from 1, or with + that and all after it: device, malloc,
+ * pinned, copy, launch, gemm, potrf. A failed launch is found when its work is waited for, and sticks, as on a device.
+ */
+#include "cusolverDn.h"
+
+#include "../../kernels/cuda/c.h"
+#include "../../kernels/cuda/team.cuh"
+
+#include <cblas.h>
+
+#include <deque>
+#include <map>
+
+int team_down;
+
+namespace {
+
+enum { SHARED_MAX = 99 << 10 }; /* the least of our targets: sm_120 */
+
+typedef std::function<void()> work;
+
+struct call {
+    const char *name;
+    long        count;
+} calls[] = { { "device", 0 }, { "malloc", 0 }, { "pinned", 0 }, { "copy", 0 }, { "launch", 0 }, { "gemm", 0 },
+    { "potrf", 0 } };
+
+cudaError_t last_error, sticky;
+size_t taken;
+std::map<void *, size_t> device_memory;
+
+bool
+asked(const char *what)
+{
+    const char *s = getenv("LLMC_CUDA_HOST");
+
+    return s != NULL && strstr(s, what) != NULL;
+}
+
+/* Counts a call; true if it shall fail. */
+bool
+fails(const char *name)
+{
+    const char *s = getenv("LLMC_CUDA_FAIL");
+    size_t len = strlen(name);
+    char *end;
+    long at;
+
+    for (call &c : calls)
+        if (strcmp(c.name, name) == 0) {
+            c.count++;
+            if (s == NULL || strncmp(s, name, len) != 0 || s[len] != ':')
+                return false;
+            at = strtol(s + len + 1, &end, 10);
+            return c.count == at || (*end == '+' && c.count > at);
+        }
+    abort();
+}
+
+cudaError_t
+keep(cudaError_t e)
+{
+    if (e != cudaSuccess)
+        last_error = e;
+    return e;
+}
+
+size_t
+memory_bytes()
+{
+    const char *s = getenv("LLMC_CUDA_MEMORY");
+
+    return s != NULL ? strtoull(s, NULL, 10) : (size_t)8 << 30;
+}
+
+bool
+on_device(const void *p, size_t bytes)
+{
+    auto it = device_memory.upper_bound(const_cast<void *>(p));
+
+    if (it == device_memory.begin())
+        return false;
+    --it;
+    return (const char *)p + bytes <= (const char *)it->first + it->second;
+}
+
+}
+
+/* An event is a place in a stream: all before it. */
+struct host_event {
+    cudaStream_t stream;
+    long         at;
+};
+
+struct host_stream {
+    std::deque<work> queue;
+    long             begun; /* pieces of work taken off the queue */
+
+    void
+    run_to(long at)
+    {
+        while (begun < at && !queue.empty()) {
+            work w = queue.front();
+
+            queue.pop_front();
+            begun++;
+            w();
+        }
+    }
+
+    long
+    end() const
+    {
+        return begun + (long)queue.size();
+    }
+
+    cudaError_t
+    put(work w)
+    {
+        queue.push_back([w] {
+            if (sticky == cudaSuccess)
+                w();
+        });
+        if (asked("now"))
+            run_to(end());
+        return sticky != cudaSuccess ? keep(sticky) : cudaSuccess;
+    }
+};
+
+const char *
+cudaGetErrorString(cudaError_t e)
+{
+    return e == cudaSuccess ? "no error" : e == cudaErrorMemoryAllocation ? "out of memory"
+         : e == cudaErrorNoDevice ? "no CUDA-capable device is detected"
+         : e == cudaErrorLaunchFailure ? "unspecified launch failure" : "invalid argument";
+}
+
+cudaError_t
+cudaGetLastError()
+{
+    cudaError_t e = sticky != cudaSuccess ? sticky : last_error;
+
+    last_error = cudaSuccess;
+    return e;
+}
+
+cudaError_t
+cudaGetDeviceCount(int *count)
+{
+    team_down = asked("down");
+    *count = 1;
+    return fails("device") ? keep(cudaErrorNoDevice) : cudaSuccess;
+}
+
+cudaError_t
+cudaSetDevice(int device)
+{
+    return device == 0 ? cudaSuccess : keep(cudaErrorInvalidValue);
+}
+
+cudaError_t
+cudaMemGetInfo(size_t *available, size_t *total)
+{
+    *total = memory_bytes();
+    *available = *total - taken;
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaMalloc(void **p, size_t bytes)
+{
+    if (sticky != cudaSuccess)
+        return keep(sticky);
+    *p = NULL;
+    if (fails("malloc") || taken + bytes > memory_bytes() || (*p = malloc(bytes)) == NULL)
+        return keep(cudaErrorMemoryAllocation);
+    memset(*p, 0xff, bytes);
+    taken += bytes;
+    device_memory[*p] = bytes;
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaFree(void *p)
+{
+    if (p == NULL)
+        return cudaSuccess;
+    if (device_memory.count(p) == 0)
+        return keep(cudaErrorInvalidValue);
+    taken -= device_memory[p];
+    device_memory.erase(p);
+    free(p);
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaMallocHost(void **p, size_t bytes)
+{
+    *p = NULL;
+    return fails("pinned") || (*p = malloc(bytes)) == NULL ? keep(cudaErrorMemoryAllocation) : cudaSuccess;
+}
+
+cudaError_t
+cudaFreeHost(void *p)
+{
+    free(p);
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s)
+{
+    if (fails("copy") || on_device(to, bytes) != (kind != cudaMemcpyDeviceToHost) ||
+        on_device(from, bytes) != (kind != cudaMemcpyHostToDevice))
+        return keep(cudaErrorInvalidValue);
+    return s->put([=] { memcpy(to, from, bytes); });
+}
+
+cudaError_t
+cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
+{
+    return on_device(p, bytes) ? s->put([=] { memset(p, value, bytes); }) : keep(cudaErrorInvalidValue);
+}
+
+cudaError_t
+cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = new host_stream();
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamDestroy(cudaStream_t s)
+{
+    s->run_to(s->end());
+    delete s;
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamSynchronize(cudaStream_t s)
+{
+    s->run_to(s->end());
+    return sticky != cudaSuccess ? keep(sticky) : cudaSuccess;
+}
+
+cudaError_t
+cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
+{
+    cudaStream_t of = e->stream;
+    long at = e->at;
+
+    return of == NULL || of == s ? cudaSuccess : s->put([=] { of->run_to(at); });
+}
+
+cudaError_t
+cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    *e = new host_event();
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaEventDestroy(cudaEvent_t e)
+{
+    delete e;
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaEventRecord(cudaEvent_t e, cudaStream_t s)
+{
+    e->stream = s;
+    e->at = s->end();
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaEventSynchronize(cudaEvent_t e)
+{
+    if (e->stream != NULL)
+        e->stream->run_to(e->at);
+    return sticky != cudaSuccess ? keep(sticky) : cudaSuccess;
+}
+
+cudaError_t
+host_launch(cudaStream_t s, size_t shared, int blocks, int height, std::function<void()> run)
+{
+    if (shared > SHARED_MAX || blocks < 1 || height < 1 || height > 65535)
+        return keep(cudaErrorInvalidValue);
+    if (fails("launch"))
+        return s->put([] { sticky = cudaErrorLaunchFailure; });
+    return s->put(run);
+}
+
+/* --- cuBLAS --- */
+
+struct host_blas {
+    cudaStream_t stream;
+};
+
+const char *
+cublasGetStatusString(cublasStatus_t s)
+{
+    return s == CUBLAS_STATUS_SUCCESS ? "CUBLAS_STATUS_SUCCESS" : s == CUBLAS_STATUS_ALLOC_FAILED
+        ? "CUBLAS_STATUS_ALLOC_FAILED" : s == CUBLAS_STATUS_EXECUTION_FAILED ? "CUBLAS_STATUS_EXECUTION_FAILED"
+        : "CUBLAS_STATUS_INVALID_VALUE";
+}
+
+cublasStatus_t
+cublasCreate(cublasHandle_t *h)
+{
+    *h = new host_blas();
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t
+cublasDestroy(cublasHandle_t h)
+{
+    delete h;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t
+cublasSetStream(cublasHandle_t h, cudaStream_t s)
+{
+    h->stream = s;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t
+cublasSetWorkspace(cublasHandle_t, void *p, size_t bytes)
+{
+    return on_device(p, bytes) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t
+cublasSetMathMode(cublasHandle_t, cublasMath_t)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* An operand, its rows or columns contiguous, as f32. */
+static float *
+widened(const void *p, cudaDataType_t t, int ld, int rows, int cols)
+{
+    float *f = (float *)malloc((size_t)rows * (size_t)cols * sizeof(*f));
+
+    for (size_t c = 0; c < (size_t)cols; c++)
+        for (size_t r = 0; r < (size_t)rows; r++)
+            f[c * (size_t)rows + r] = act_get(p, t == CUDA_R_16BF ? DT_BF16 : DT_F32, c * (size_t)ld + r);
+    return f;
+}
+
+cublasStatus_t
+cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k, const void *alpha,
+    const void *a, cudaDataType_t at, int lda, const void *b, cudaDataType_t bt, int ldb, const void *beta, void *c,
+    cudaDataType_t ct, int ldc, cublasComputeType_t compute, cublasGemmAlgo_t)
+{
+    float one = *(const float *)alpha, keep_c = *(const float *)beta;
+    int ar = ta == CUBLAS_OP_N ? m : k, ac = ta == CUBLAS_OP_N ? k : m;
+    int br = tb == CUBLAS_OP_N ? k : n, bc = tb == CUBLAS_OP_N ? n : k;
+
+    if (compute != CUBLAS_COMPUTE_32F || lda < ar || ldb < br || ldc < m || at != bt || m < 1 || n < 1 || k < 1 ||
+        !on_device(c, 1) || !on_device(a, 1) || !on_device(b, 1))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (fails("gemm"))
+        return CUBLAS_STATUS_EXECUTION_FAILED;
+    return h->stream->put([=] {
+        float *fa = widened(a, at, lda, ar, ac), *fb = widened(b, bt, ldb, br, bc);
+        float *fc = (float *)calloc((size_t)m * (size_t)n, sizeof(*fc));
+
+        cblas_sgemm(CblasColMajor, ta == CUBLAS_OP_N ? CblasNoTrans : CblasTrans, tb == CUBLAS_OP_N ? CblasNoTrans :
+            CblasTrans, m, n, k, one, fa, ar, fb, br, 0, fc, m);
+        for (size_t j = 0; j < (size_t)n; j++)
+            for (size_t i = 0; i < (size_t)m; i++) {
+                size_t to = j * (size_t)ldc + i;
+                enum dtype dt = ct == CUDA_R_16BF ? DT_BF16 : DT_F32;
+
+                act_put(c, dt, to, fc[j * (size_t)m + i] + (keep_c != 0 ? keep_c * act_get(c, dt, to) : 0));
+            }
+        free(fa);
+        free(fb);
+        free(fc);
+    }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
+}
+
+/* --- cuSOLVER --- */
+
+struct host_solver {
+    cudaStream_t stream;
+};
+
+extern "C" void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info);
+
+cusolverStatus_t
+cusolverDnCreate(cusolverDnHandle_t *h)
+{
+    *h = new host_solver();
+    return CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t
+cusolverDnDestroy(cusolverDnHandle_t h)
+{
+    delete h;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t
+cusolverDnSetStream(cusolverDnHandle_t h, cudaStream_t s)
+{
+    h->stream = s;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t
+cusolverDnSpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int n, float *, int, int *lwork)
+{
+    *lwork = n;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t
+cusolverDnSpotrf(cusolverDnHandle_t h, cublasFillMode_t uplo, int n, float *a, int lda, float *work, int lwork,
+    int *info)
+{
+    if (lda < n || !on_device(a, 1) || !on_device(work, (size_t)lwork * sizeof(*work)) ||
+        !on_device(info, sizeof(*info)))
+        return CUSOLVER_STATUS_INVALID_VALUE;
+    if (fails("potrf"))
+        return CUSOLVER_STATUS_EXECUTION_FAILED;
+    return h->stream->put([=] { spotrf_(uplo == CUBLAS_FILL_MODE_UPPER ? "U" : "L", &n, a, &lda, info); }) ==
+        cudaSuccess ? CUSOLVER_STATUS_SUCCESS : CUSOLVER_STATUS_EXECUTION_FAILED;
+}
