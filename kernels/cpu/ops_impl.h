@@ -12,18 +12,6 @@
 #include <string.h>
 
 static inline float
-lanes_sum(const float *v)
-{
-    float t[OPS_LANES];
-
-    memcpy(t, v, sizeof(t));
-    for (int w = OPS_LANES / 2; w > 0; w /= 2)
-        for (int i = 0; i < w; i++)
-            t[i] += t[i + w];
-    return t[0];
-}
-
-static inline float
 lanes_max(const float *v)
 {
     float m = v[0];
@@ -48,35 +36,6 @@ ops_from_f32(uint16_t *y, const float *x, size_t n)
 }
 
 /* --- RMSNorm --- */
-
-static float
-norm_scale(const float *lanes, int n, float eps)
-{
-    return 1.0f / sqrtf(lanes_sum(lanes) / (float)n + eps);
-}
-
-static void
-rmsnorm_bf(uint16_t *y, const uint16_t *x, const uint16_t *w, int n, float eps, enum norm norm)
-{
-    float lanes[OPS_LANES] = { 0 }, r;
-    int i = 0;
-
-    for (; i + OPS_LANES <= n; i += OPS_LANES)
-        for (int l = 0; l < OPS_LANES; l++)
-            lanes[l] += bf16_to_f32(x[i + l]) * bf16_to_f32(x[i + l]);
-    for (int l = 0; i + l < n; l++)
-        lanes[l] += bf16_to_f32(x[i + l]) * bf16_to_f32(x[i + l]);
-    r = norm_scale(lanes, n, eps);
-    if (norm == NORM_UNIT_OFFSET)
-        for (i = 0; i < n; i++)
-            y[i] = bf16_from_f32(bf16_to_f32(x[i]) * r * (1.0f + bf16_to_f32(w[i])));
-    else if (norm == NORM_ONCE)
-        for (i = 0; i < n; i++)
-            y[i] = bf16_from_f32(bf16_to_f32(x[i]) * r * bf16_to_f32(w[i]));
-    else
-        for (i = 0; i < n; i++)
-            y[i] = bf16_from_f32(bf16_round(bf16_to_f32(x[i]) * r) * bf16_to_f32(w[i]));
-}
 
 static void
 rmsnorm_f(float *y, const float *x, const float *w, int n, float eps, enum norm norm)
@@ -109,15 +68,7 @@ static void
 ops_rope(void *x, enum dtype dt, int half, const void *cos_t, const void *sin_t)
 {
     if (dt == DT_BF16) {
-        uint16_t *a = x, *b = a + half;
-        const uint16_t *c = cos_t, *s = sin_t;
-
-        for (int i = 0; i < half; i++) {
-            float p = bf16_to_f32(a[i]), q = bf16_to_f32(b[i]), co = bf16_to_f32(c[i]), si = bf16_to_f32(s[i]);
-
-            a[i] = bf16_from_f32(bf16_round(p * co) + bf16_round(-q * si));
-            b[i] = bf16_from_f32(bf16_round(q * co) + bf16_round(p * si));
-        }
+        rope_bf(x, half, cos_t, sin_t);
     } else {
         float *a = x, *b = a + half;
         const float *c = cos_t, *s = sin_t;
@@ -181,11 +132,7 @@ static void
 ops_add(void *x, const void *y, enum dtype dt, size_t n)
 {
     if (dt == DT_BF16) {
-        uint16_t *a = x;
-        const uint16_t *b = y;
-
-        for (size_t i = 0; i < n; i++)
-            a[i] = bf16_from_f32(bf16_to_f32(a[i]) + bf16_to_f32(b[i]));
+        add_bf(x, y, n);
     } else {
         float *a = x;
         const float *b = y;

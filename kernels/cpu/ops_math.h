@@ -52,4 +52,23 @@ silu_f(float x)
     return x / (1.0f + exp_f(-x));
 }
 
+static inline float
+lanes_sum(const float *v)
+{
+    float t[OPS_LANES];
+
+    memcpy(t, v, sizeof(t));
+    for (int w = OPS_LANES / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++)
+            t[i] += t[i + w];
+    return t[0];
+}
+
+/* 1 / sqrt(mean(x^2) + eps) */
+static inline float
+norm_scale(const float *lanes, int n, float eps)
+{
+    return 1.0f / sqrtf(lanes_sum(lanes) / (float)n + eps);
+}
+
 #endif

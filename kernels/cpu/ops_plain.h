@@ -106,3 +106,46 @@ ops_pack_cols(uint32_t *p, const uint16_t *x, size_t ld, int rows, int cols)
                     (2 * k + 1 < cols ? (uint32_t)row[2 * k + 1] << 16 : 0);
     }
 }
+
+static void
+rmsnorm_bf(uint16_t *y, const uint16_t *x, const uint16_t *w, int n, float eps, enum norm norm)
+{
+    float lanes[OPS_LANES] = { 0 }, r;
+    int i = 0;
+
+    for (; i + OPS_LANES <= n; i += OPS_LANES)
+        for (int l = 0; l < OPS_LANES; l++)
+            lanes[l] += bf16_to_f32(x[i + l]) * bf16_to_f32(x[i + l]);
+    for (int l = 0; i + l < n; l++)
+        lanes[l] += bf16_to_f32(x[i + l]) * bf16_to_f32(x[i + l]);
+    r = norm_scale(lanes, n, eps);
+    if (norm == NORM_UNIT_OFFSET)
+        for (i = 0; i < n; i++)
+            y[i] = narrow(bf16_to_f32(x[i]) * r * (1.0f + bf16_to_f32(w[i])));
+    else if (norm == NORM_ONCE)
+        for (i = 0; i < n; i++)
+            y[i] = narrow(bf16_to_f32(x[i]) * r * bf16_to_f32(w[i]));
+    else
+        for (i = 0; i < n; i++)
+            y[i] = narrow(narrow_round(bf16_to_f32(x[i]) * r) * bf16_to_f32(w[i]));
+}
+
+static void
+rope_bf(uint16_t *a, int half, const uint16_t *cos_t, const uint16_t *sin_t)
+{
+    uint16_t *b = a + half;
+
+    for (int i = 0; i < half; i++) {
+        float p = bf16_to_f32(a[i]), q = bf16_to_f32(b[i]), c = bf16_to_f32(cos_t[i]), s = bf16_to_f32(sin_t[i]);
+
+        a[i] = narrow(narrow_round(p * c) + narrow_round(-q * s));
+        b[i] = narrow(narrow_round(q * c) + narrow_round(p * s));
+    }
+}
+
+static void
+add_bf(uint16_t *x, const uint16_t *y, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = narrow(bf16_to_f32(x[i]) + bf16_to_f32(y[i]));
+}

@@ -1,4 +1,6 @@
 /* ops_vectors - loops of ops_impl.h by hand for AVX-512 with bf16, operation by operation the same */
+#include "ops_math.h"
+
 #include <immintrin.h>
 #include <math.h>
 
@@ -74,6 +76,78 @@ narrow_v(__m512 x)
     return (__m256i)_mm512_cvtneps_pbh(x);
 }
 
+/* The first n of 16 values, n > 0; the others are 0. */
+static inline __mmask16
+some(size_t n)
+{
+    return (__mmask16)(n < 16 ? (1u << n) - 1 : 0xffff);
+}
+
+static inline __m512
+load_v(__mmask16 m, const uint16_t *x)
+{
+    return widen_v(_mm256_maskz_loadu_epi16(m, x));
+}
+
+static inline void
+store_v(__mmask16 m, uint16_t *x, __m512 v)
+{
+    _mm256_mask_storeu_epi16(x, m, narrow_v(v));
+}
+
+static inline __m512
+round_v(__m512 x)
+{
+    return widen_v(narrow_v(x));
+}
+
+static void
+rmsnorm_bf(uint16_t *y, const uint16_t *x, const uint16_t *w, int n, float eps, enum norm norm)
+{
+    __m512 sum = _mm512_setzero_ps(), r, one = _mm512_set1_ps(1.0f);
+    float lanes[OPS_LANES];
+
+    for (int i = 0; i < n; i += 16) {
+        __m512 v = load_v(some((size_t)(n - i)), x + i);
+
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(v, v));
+    }
+    _mm512_storeu_ps(lanes, sum);
+    r = _mm512_set1_ps(norm_scale(lanes, n, eps));
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 m = some((size_t)(n - i));
+        __m512 v = _mm512_mul_ps(load_v(m, x + i), r), g = load_v(m, w + i);
+
+        if (norm == NORM_UNIT_OFFSET)
+            g = _mm512_add_ps(one, g);
+        else if (norm != NORM_ONCE)
+            v = round_v(v);
+        store_v(m, y + i, _mm512_mul_ps(v, g));
+    }
+}
+
+static void
+rope_bf(uint16_t *a, int half, const uint16_t *cos_t, const uint16_t *sin_t)
+{
+    for (int i = 0; i < half; i += 16) {
+        __mmask16 m = some((size_t)(half - i));
+        __m512 p = load_v(m, a + i), q = load_v(m, a + half + i), c = load_v(m, cos_t + i), s = load_v(m, sin_t + i);
+
+        store_v(m, a + i, _mm512_sub_ps(round_v(_mm512_mul_ps(p, c)), round_v(_mm512_mul_ps(q, s))));
+        store_v(m, a + half + i, _mm512_add_ps(round_v(_mm512_mul_ps(q, c)), round_v(_mm512_mul_ps(p, s))));
+    }
+}
+
+static void
+add_bf(uint16_t *x, const uint16_t *y, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 m = some(n - i);
+
+        store_v(m, x + i, _mm512_add_ps(load_v(m, x + i), load_v(m, y + i)));
+    }
+}
+
 static inline __m256i
 silu_v(__m256i g, __m256i u)
 {
@@ -86,13 +160,8 @@ silu_v(__m256i g, __m256i u)
 static void
 silu_mul_bf(uint16_t *y, const uint16_t *g, const uint16_t *u, size_t n)
 {
-    size_t i = 0;
-
-    for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((void *)(y + i), silu_v(_mm256_loadu_si256((const void *)(g + i)),
-            _mm256_loadu_si256((const void *)(u + i))));
-    if (i < n) {
-        __mmask16 m = (__mmask16)((1u << (n - i)) - 1);
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 m = some(n - i);
 
         _mm256_mask_storeu_epi16(y + i, m, silu_v(_mm256_maskz_loadu_epi16(m, g + i),
             _mm256_maskz_loadu_epi16(m, u + i)));

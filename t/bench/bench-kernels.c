@@ -145,7 +145,7 @@ do_norm(void *ctx)
 {
     struct call *c = ctx;
 
-    return c->bk->rmsnorm(c->dev, c->y, c->x, c->z, DT_BF16, c->rows, c->n, 1e-5f, false);
+    return c->bk->rmsnorm(c->dev, c->y, c->x, c->z, DT_BF16, c->rows, c->n, 1e-5f, NORM_TWICE);
 }
 
 static int
