@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 void *
 mem_alloc(size_t count, size_t size)
@@ -20,10 +21,12 @@ mem_alloc(size_t count, size_t size)
     }
     if (bytes < MEM_ALIGN)
         bytes = MEM_ALIGN;
-    if (posix_memalign(&p, MEM_ALIGN, bytes) != 0) {
+    if (posix_memalign(&p, bytes < MEM_HUGE ? MEM_ALIGN : MEM_HUGE, bytes) != 0) {
         (void)err_set(RC_OS, "cannot allocate %zu bytes", bytes);
         return NULL;
     }
+    if (bytes >= MEM_HUGE)
+        (void)madvise(p, bytes / MEM_HUGE * MEM_HUGE, MADV_HUGEPAGE); /* a wish */
     return p;
 }
 

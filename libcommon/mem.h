@@ -1,6 +1,7 @@
 /* mem - aligned allocation with overflow checks
  *
- * Everything large is allocated here, aligned to a cache line for the vector kernels. On failure the functions return
+ * Everything large is allocated here, aligned to a cache line for the vector kernels; from MEM_HUGE bytes on in huge
+ * pages where the system has them, since kernels walk matrices faster than a processor translates addresses. On failure the functions return
  * NULL and leave err_set(RC_OS, ...). mem_free(NULL) does nothing.
  */
 #ifndef LLMC_MEM_H
@@ -8,7 +9,7 @@
 
 #include <stddef.h>
 
-enum { MEM_ALIGN = 64, MEM_KEPT = 512 << 20 };
+enum { MEM_ALIGN = 64, MEM_HUGE = 2 << 20, MEM_KEPT = 512 << 20 };
 
 void *mem_alloc(size_t count, size_t size);  /* contents undefined */
 void *mem_zalloc(size_t count, size_t size); /* zeroed */

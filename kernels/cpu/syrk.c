@@ -15,7 +15,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { SYRK_KC = 128, SYRK_PANELS = 16, SYRK_COLS = OPS_NV_MAX * OPS_LANES, SYRK_F32 = 128 };
+enum { SYRK_KC = 128, SYRK_PANELS = 16, SYRK_COLS = OPS_NV_MAX * OPS_LANES, SYRK_F32 = 128,
+    FETCH_ROWS = OPS_MR / (HESS_CHUNK / 2 / SYRK_KC) /* while a chain is computed */
+};
 
 struct syrk_job {
     struct dev     *dev;
@@ -47,7 +49,23 @@ acc_row(double *acc, int i)
     return acc + (size_t)i * ((size_t)i + 1) / 2;
 }
 
-/* Rows [i0, i0 + 8) by columns [j0, j0 + 48) of the triangle. */
+/* Rows [i, end) of the sums that a micro-tile ends with, into the cache while it is computed; a few at a time, since a
+ * processor drops what it is asked for all at once. */
+static void
+fetch(const struct syrk_job *j, int i, int end, int j0, int width)
+{
+    enum { LINE = 8 }; /* f64 */
+
+    for (; i < end && i < j->n; i++) {
+        const double *row = acc_row(j->acc, i) + j0;
+        int cols = i + 1 - j0 < width ? i + 1 - j0 : width;
+
+        for (int c = 0; c < cols + LINE - 1; c += LINE)
+            __builtin_prefetch(row + (c < cols ? c : cols - 1), 1);
+    }
+}
+
+/* Rows [i0, i0 + 8) by columns [j0, j0 + 48) of the triangle; panels beyond the diagonal are left out. */
 static void
 micro(const struct syrk_job *j, int i0, int j0)
 {
@@ -55,11 +73,15 @@ micro(const struct syrk_job *j, int i0, int j0)
     size_t stride = (size_t)j->pairs * OPS_LANES;
     const uint32_t *a = j->p + (size_t)(i0 / OPS_LANES) * stride + (size_t)(i0 % OPS_LANES);
     const uint32_t *b = j->p + (size_t)(j0 / OPS_LANES) * stride;
+    int nv = (i0 - j0 + OPS_MR + OPS_LANES - 1) / OPS_LANES;
     _Alignas(64) float c[OPS_MR * SYRK_COLS];
 
-    for (int k = 0; k < j->pairs; k += SYRK_KC)
+    nv = nv < OPS_NV_MAX ? nv : OPS_NV_MAX;
+    for (int k = 0, step = 0; k < j->pairs; k += SYRK_KC, step++) {
+        fetch(j, i0 + FETCH_ROWS * step, i0 + FETCH_ROWS * (step + 1), j0, nv * OPS_LANES);
         ops->dot(c, SYRK_COLS, a + (size_t)k * OPS_LANES, b + (size_t)k * OPS_LANES, stride,
-            j->pairs - k < SYRK_KC ? j->pairs - k : SYRK_KC, OPS_NV_MAX, k > 0);
+            j->pairs - k < SYRK_KC ? j->pairs - k : SYRK_KC, nv, k > 0);
+    }
     for (int i = i0; i < i0 + OPS_MR && i < j->n; i++) {
         int cols = i + 1 - j0 < SYRK_COLS ? i + 1 - j0 : SYRK_COLS;
 
