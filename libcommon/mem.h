@@ -1,8 +1,8 @@
 /* mem - aligned allocation with overflow checks
  *
  * Everything large is allocated here, aligned to a cache line for the vector kernels; from MEM_HUGE bytes on in huge
- * pages where the system has them, since kernels walk matrices faster than a processor translates addresses. On failure the functions return
- * NULL and leave err_set(RC_OS, ...). mem_free(NULL) does nothing.
+ * pages where the system has them, since kernels walk matrices faster than a processor translates addresses. On
+ * failure the functions return NULL and leave err_set(RC_OS, ...). mem_free(NULL) does nothing.
  */
 #ifndef LLMC_MEM_H
 #define LLMC_MEM_H

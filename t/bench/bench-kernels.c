@@ -1,5 +1,5 @@
-/* bench-kernels - speed of the forward pass and of Hessians on the cpu backend, at the shapes of SmolLM2-135M and of
- * Llama-3-8B */
+/* bench-kernels - speed of the forward pass and of Hessians on the cpu backend, at the shapes of SmolLM2-135M or, with
+ * --llama, of Llama-3-8B */
 #include "bench.h"
 
 #include "../../kernels/backend.h"
@@ -197,6 +197,33 @@ vectors(struct setup *s, int n)
     }
 }
 
+static void
+smollm2(struct setup *s)
+{
+    matmul(s, 576, 576);
+    matmul(s, 192, 576);
+    matmul(s, 1536, 576);
+    matmul(s, 576, 1536);
+    syrk(s, 576);
+    syrk(s, 1536);
+    attention(s, 9, 3, 64, 512);
+    vectors(s, 576);
+    vectors(s, 1536);
+}
+
+static void
+llama(struct setup *s)
+{
+    matmul(s, 4096, 4096);
+    matmul(s, 1024, 4096);
+    matmul(s, 14336, 4096);
+    matmul(s, 4096, 14336);
+    syrk(s, 4096);
+    syrk(s, 14336);
+    attention(s, 32, 8, 128, 2048);
+    vectors(s, 4096);
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -208,22 +235,10 @@ main(int argc, char *argv[])
     o.threads = s.b.threads;
     if ((rc = backend_find(&s.bk, "cpu")) != RC_OK || (rc = s.bk->open(&s.dev, &o)) != RC_OK)
         die(rc, "%s", err_text());
-    matmul(&s, 576, 576);
-    matmul(&s, 192, 576);
-    matmul(&s, 1536, 576);
-    matmul(&s, 576, 1536);
-    matmul(&s, 4096, 4096);
-    matmul(&s, 14336, 4096);
-    matmul(&s, 4096, 14336);
-    syrk(&s, 576);
-    syrk(&s, 1536);
-    syrk(&s, 4096);
-    syrk(&s, 14336);
-    attention(&s, 9, 3, 64, 512);
-    attention(&s, 32, 8, 128, 2048);
-    vectors(&s, 576);
-    vectors(&s, 1536);
-    vectors(&s, 4096);
+    if (s.b.llama)
+        llama(&s);
+    else
+        smollm2(&s);
     s.bk->close(s.dev);
     return 0;
 }
