@@ -316,6 +316,35 @@ refuse 64 'a source without a check' 'goes with --check' 'llmc-pack --against sm
 refuse 64 'a check that makes something' 'no -o' 'llmc-pack --check w4 -o out'
 fails 74 'findings that cannot be printed' 'llmc-pack --check v >/dev/full 2>err'
 
+# --- what is known before any work ---
+
+cat >alike.yaml <<'Y'
+quant_stage:
+  quant_modifiers:
+    QuantizationModifier:
+      ignore: ["lm_head"]
+      config_groups:
+        group_0:
+          targets: ["re:.*q_proj", "re:.*(o|gate|up|down)_proj"]
+          weights: {num_bits: 4, type: int, strategy: group, group_size: 32}
+        group_1:
+          targets: ["re:.*[kv]_proj"]
+          weights: {num_bits: 4, type: int, strategy: group, group_size: 32}
+Y
+ok 'fused modules may be of two groups that are alike' '
+    made alike -r alike.yaml
+    clean_check alike
+    [ "$(grep -c "\"group_[01]\": {" alike/config.json)" -eq 2 ]
+'
+refuse 65 'but not of two that are not' 'q_proj and .*k_proj are loaded as one' '
+    sed "/group_1/,\$s/group_size: 32/group_size: 64/" alike.yaml >unlike.yaml
+    llmc-shard -m small -r unlike.yaml --plan'
+ok 'FP8 blocks that fused modules would share are warned of, once' '
+    llmc-shard -m small -s FP8_BLOCK --plan >out 2>err
+    cat err
+    oneline err && grep -q "k_proj: 64 rows are not whole blocks" err
+'
+
 # --- the check of our own results ---
 
 spoiled() { # CODE: the task file of d in a copy of w
