@@ -60,7 +60,9 @@ help:
 	@echo 'make check       install what is missing, build, run all tests (SAN=1: under sanitizers)'
 	@echo 'make deps        install the Debian packages that are missing'
 	@echo 'make lint        both compilers without warnings, lengths, man pages'
-	@echo 'make bench       speed of the kernels on this machine'
+	@echo 'make bench       speed of the kernels on this machine, and of a run by phase (MODEL=d DATA=f SAMPLES=n JSON=f)'
+	@echo 'make bench-llama speed of the kernels and of GPTQ at the shapes of Llama-3-8B and of experts (BENCHFLAGS="-j 2")'
+	@echo 'make peer-bench  MODEL=d DATA=ids.jsonl [EVAL=f]: LLM Compressor and llmc turn by turn on the same tokens'
 	@echo 'make quality MODEL=d CALIB=f EVAL=f    perplexity of every kind of scheme'
 	@echo 'make peer DIR=d  load a result in transformers and compare every weight (makes a Python environment)'
 	@echo 'make install     into PREFIX ($(PREFIX))'
@@ -159,8 +161,16 @@ check: deps
 	@$(MAKE) --no-print-directory -j2 progs units $(B)/t/fail.so $(HOST_SO)
 	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -e '' $(PROVEFLAGS) $(UNITS) $(sort $(wildcard t/[0-9]*.t))
 
+# 1: kernels with one thread; 2: with all; 3: a whole run, by phase. MODEL, DATA, SAMPLES: another than the demo's.
 bench: all $(BENCHES)
-	@for b in $(BENCHES); do $$b || exit; done
+	@t/bench/run.sh $(B) $(JSON)
+
+bench-llama: all $(BENCHES)
+	@$(B)/t/bench-kernels --llama $(BENCHFLAGS)
+	@$(B)/t/bench-gptq --llama $(BENCHFLAGS)
+
+peer-bench: all
+	@t/peer/bench.sh $(B) $(MODEL) $(DATA) $(EVAL)
 
 quality: all
 	@share/quality.sh $(B) $(MODEL) $(CALIB) $(EVAL) $(SCHEMES)
@@ -181,4 +191,4 @@ clean:
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: always all progs help deps units install demo check bench quality peer lint clean
+.PHONY: always all progs help deps units install demo check bench bench-llama peer-bench quality peer lint clean

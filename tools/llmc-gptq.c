@@ -143,6 +143,7 @@ static int
 get_factor(struct gptq *g, const struct task *t, const char *path)
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
+    double start = run_clock();
     struct hess h;
     int rc;
 
@@ -158,6 +159,8 @@ get_factor(struct gptq *g, const struct task *t, const char *path)
     else {
         (void)snprintf(g->f.path, sizeof(g->f.path), "%s", path);
         g->f.group = t->group;
+        event_emit(&g->run.log, "factor", EVENT_INT("step", t->step), EVENT_INT("n", t->cols),
+            EVENT_REAL("seconds", run_clock() - start));
     }
     return rc;
 }
@@ -191,6 +194,7 @@ publish(struct gptq *g, const struct task *t, const char *hessian, const struct 
     struct st_meta meta[] = { { "plan", g->run.plan.fingerprint }, { "method", method }, { "loss", loss },
         { "rtn_loss", rtn }, { "damp", d }, { "rows", rows } };
     struct packed_tensors p;
+    double start = run_clock();
     int rc;
 
     (void)snprintf(loss, sizeof(loss), "%.9g", job->loss);
@@ -200,6 +204,7 @@ publish(struct gptq *g, const struct task *t, const char *hessian, const struct 
     if ((rc = weights_pack(&p, t->module, &r)) == RC_OK && (rc = add_inputs(g, t, hessian, &p)) == RC_OK &&
         (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK)
         rc = st_publish(path, p.t, p.count, meta, 6);
+    event_emit(&g->run.log, "publish", EVENT_STR("task", t->name), EVENT_REAL("seconds", run_clock() - start));
     weights_pack_free(&p);
     return rc;
 }

@@ -1,5 +1,5 @@
-/* bench-gptq - speed of choosing scales, of the factor and of GPTQ on the cpu backend, at the shapes of SmolLM2-135M or,
- * with --llama, of Llama-3-8B and of experts of 768 x 2048, of which a model has 512 a layer or more */
+/* bench-gptq - speed of choosing scales, of the factor and of GPTQ on the cpu backend, at the shapes of SmolLM2-135M
+ * or, with --llama, of Llama-3-8B and of experts of 768 x 2048, of which a layer may have hundreds */
 #include "bench.h"
 
 #include "../../kernels/backend.h"

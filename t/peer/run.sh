@@ -5,16 +5,9 @@
 set -eu
 peer=${0%/*}
 [ $# -ge 1 ] || { echo "usage: run.sh BUILD [DIR]" >&2; exit 64; }
-venv=$1/peer-venv
+. "$peer/env.sh"
 dir=${2-}
-export HF_HUB_OFFLINE=1
 
-if [ ! -e "$venv/complete" ]; then
-    rm -rf "$venv"
-    "${PYTHON:-python3}" -m venv "$venv"
-    "$venv/bin/pip" install -q -r "$peer/requirements.txt"
-    : >"$venv/complete"
-fi
 "$venv/bin/python" "$peer/check_fixtures.py" "$peer/../data"
 if [ -z "$dir" ]; then
     echo "no DIR given: no checkpoint was checked"
