@@ -309,6 +309,8 @@ has_tensor(const void *check, const char *name)
 }
 
 /* Models of unknown families are held to their own tensors alone; so are those whose decoder is not found. */
+static void (*const outside[])(const struct arch *a, char *out) = { arch_embed, arch_final_norm, arch_head };
+
 static void
 check_arch(struct check *c)
 {
