@@ -1,8 +1,8 @@
 /* backend - the table of backends; a member that a row leaves out is that of ref
  *
- * The cuda backend is a shared object beside the programs, ../lib/llmc-cuda.so as seen from the directory of the running
- * one, or what LLMC_CUDA names. It is loaded when it is asked for by name, or when nothing is and there is a device file
- * of NVIDIA's driver; programs that run on the CPU do not touch it.
+ * The cuda backend is a shared object beside the programs, ../lib/llmc-cuda.so as seen from the directory of the
+ * running one, or what LLMC_CUDA names. It is loaded when it is asked for by name, or when nothing is and there is a
+ * device file of NVIDIA's driver; programs that run on the CPU do not touch it.
  */
 #include "backend.h"
 

@@ -5,9 +5,9 @@
  * for any number of threads: tiles and summation orders are fixed. Matrices are row-major. Letters are the
  * literature's: W weights [out, in], X inputs [rows, in], H = X'X, L its factor.
  *
- * Pointers are to host memory. The cuda backend (kernels/cuda) keeps weights on the device and copies the rest there and
- * back in each call, in steps that overlap with the computation; so far nothing else stays on the device from one call
- * to the next. What does not fit its memory the cpu backend does.
+ * Pointers are to host memory. The cuda backend (kernels/cuda) keeps weights on the device and copies the rest there
+ * and back in each call, in steps that overlap with the computation; so far nothing else stays on the device from
+ * one call to the next. What does not fit its memory the cpu backend does.
  *
  * All functions return RC_OK or an RC_ code with err_set().
  */

@@ -249,7 +249,9 @@ eval_dict(struct run *r, const struct jinja_node *n, struct jinja_value *out)
     int rc = RC_OK;
 
     for (int i = n->a; i != 0 && dict != NULL && rc == RC_OK; i = r->j->v[i].next)
-        if ((rc = eval(r, r->j->v[i].b, &key)) == RC_OK && (rc = jinja_want_text(&key, "a key", &s, &len)) == RC_OK &&
+        if ((rc = eval(r, r->j->v[i].b, &key)) == RC_OK && key.type == JV_JSON && !json_is_string(key.j))
+            rc = err_set(RC_DATA, "a key that is %s is not supported", jinja_type_name(&key));
+        else if (rc == RC_OK && (rc = jinja_want_text(&key, "a key", &s, &len)) == RC_OK &&
             (rc = eval(r, r->j->v[i].a, &v)) == RC_OK && (rc = jinja_want(&v, "a dict", &j)) == RC_OK &&
             json_object_setn(dict, s, len, j) != 0)
             rc = err_set(RC_OS, "out of memory");

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SPECIALS_MAX = 16 };
 
@@ -285,6 +286,20 @@ apply_config(struct tok *t, const char *path)
     return rc == RC_NOINPUT ? RC_OK : rc;
 }
 
+/* SentencePiece's own file needs a conversion, which transformers does when it saves a tokenizer. */
+static int
+tell_other_format(const char *dir)
+{
+    char *path = file_join(dir, "tokenizer.model");
+
+    if (path == NULL)
+        return RC_OS;
+    if (access(path, F_OK) == 0)
+        (void)err_set(RC_NOINPUT, "%s: has tokenizer.model, but no tokenizer.json, which transformers makes of it", dir);
+    mem_free(path);
+    return RC_NOINPUT;
+}
+
 int
 tok_open_model(struct tok **out, const char *dir)
 {
@@ -297,6 +312,8 @@ tok_open_model(struct tok **out, const char *dir)
         tok_close(*out);
         *out = NULL;
     }
+    if (rc == RC_NOINPUT)
+        rc = tell_other_format(dir);
     mem_free(path);
     mem_free(config);
     return rc;

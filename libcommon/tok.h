@@ -22,8 +22,8 @@ struct tok_ids {
 };
 
 int  tok_open(struct tok **out, const char *path); /* RC_NOINPUT, RC_DATA "PATH: normalizer \"X\" is not supported" */
-/* tokenizer.json of a model's directory; where its tokenizer_config.json has add_bos_token or add_eos_token, those decide
- * what is added to a text, not the post-processor, as in transformers. */
+/* tokenizer.json of a model's directory; where its tokenizer_config.json has add_bos_token or add_eos_token, those
+ * decide what is added to a text, not the post-processor, as in transformers. */
 int  tok_open_model(struct tok **out, const char *dir);
 void tok_close(struct tok *t); /* NULL is fine */
 int  tok_encode(const struct tok *t, const char *text, size_t len, enum tok_special special,

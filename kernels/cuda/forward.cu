@@ -1,7 +1,7 @@
 /* forward - weights on the device, products by cuBLAS, the rest of the forward pass by kernels of our own
  *
- * A product is cut into GEMM_ROWS rows whatever memory there is, so that the library sees the same shapes, and gives the
- * same bytes, under any budget. bf16 products are summed in f32; f32 ones do not use TF32.
+ * A product is cut into GEMM_ROWS rows whatever memory there is, so that the library sees the same shapes, and gives
+ * the same bytes, under any budget. bf16 products are summed in f32; f32 ones do not use TF32.
  */
 #include "cuda.h"
 

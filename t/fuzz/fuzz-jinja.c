@@ -4,9 +4,10 @@
 #include "../../libcommon/msg.h"
 #include "fuzz.h"
 
-static const char text[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"\"}, {\"role\": \"user\", \"content\": "
-    "\" a\\u00e9\\n\"}, {\"role\": \"assistant\", \"content\": \"b\", \"tool_calls\": [{\"function\": {\"name\": \"f\", "
-    "\"arguments\": {\"x\": [1, 2.5, null, true]}}}]}], \"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"tools\": null}";
+static const char text[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"\"},"
+    " {\"role\": \"user\", \"content\": \" a\\u00e9\\n\"}, {\"role\": \"assistant\", \"content\": \"b\","
+    " \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": [1, 2.5, null, true]}}}]}],"
+    " \"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"tools\": null}";
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

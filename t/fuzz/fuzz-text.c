@@ -1,4 +1,4 @@
-/* fuzz-text - any file of calibration data is refused or read to its end; what it gives are token ids, texts, messages */
+/* fuzz-text - any file of calibration data is refused or read to its end; it gives token ids, texts and messages */
 #include "../../libcommon/msg.h"
 #include "../../libcommon/text.h"
 #include "fuzz.h"

@@ -189,8 +189,9 @@ test_tar(void **state)
     (void)state;
     unit_text("one", "first");
     unit_text("empty", "");
-    assert_int_equal(system("mkdir -p d e && printf second | gzip >d/two && printf hidden >d/.x && ln -sf two d/link && "
-        "tar cf a.tar d/two d/.x d/link e one empty && gzip -kf a.tar && zstd -qf a.tar && tar cf none.tar e"), 0);
+    assert_int_equal(system("mkdir -p d e && printf second | gzip >d/two && printf hidden >d/.x && "
+        "ln -sf two d/link && tar cf a.tar d/two d/.x d/link e one empty && gzip -kf a.tar && zstd -qf a.tar && "
+        "tar cf none.tar e"), 0);
     for (int k = 0; k < 3; k++) {
         assert_int_equal(archive_in_open(&a, k == 0 ? "a.tar" : k == 1 ? "a.tar.gz" : "a.tar.zst"), RC_OK);
         for (size_t i = 0; i < COUNT(names); i++) {
@@ -237,7 +238,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compressed), cmocka_unit_test(test_two_members), cmocka_unit_test(test_lookalikes),
-        cmocka_unit_test(test_damaged), cmocka_unit_test(test_gzip_sums), cmocka_unit_test(test_tar), cmocka_unit_test(test_absent),
+        cmocka_unit_test(test_damaged), cmocka_unit_test(test_gzip_sums), cmocka_unit_test(test_tar),
+        cmocka_unit_test(test_absent),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);

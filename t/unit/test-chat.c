@@ -207,7 +207,7 @@ static const struct { const char *template, *why; } refused[] = {
     { "{{ 'a'.encode() }}", "method \"encode\" of a string is not supported" },
     { "{{ d.items }}", "method \"items\" of a dict is not supported without a call" },
     { "{{ lipsum() }}", "function \"lipsum\" is not supported" }, { "{{ l }}", "the text of a list is not supported" },
-    { "{{ namespace() }}", "the text of a namespace" }, { "{{ loop.x }}", "\"x\" of \"loop\", which is undefined" },
+    { "{{ namespace() }}", "the text of a namespace" }, { "{{ {1: 2} }}", "a key that is an integer is not supported" }, { "{{ loop.x }}", "\"x\" of \"loop\", which is undefined" },
     { "{% for x in l %}{{ loop.cycle(1) }}{% endfor %}", "loop.cycle is not supported" },
     { "{{ 'é'.upper() }}", "upper of other letters than ASCII's" }, { "{{ l.__class__ }}", "member \"__class__\"" },
     { "{{ q() }}", "a call of \"q\", which is undefined" }, { "{{ [u] }}", "a list: \"u\" is undefined" },

@@ -317,8 +317,9 @@ test_tar(void **state)
 
     (void)state;
     assert_int_equal(system("mkdir -p in && printf one >in/c && "
-        "printf '{\"text\": \"three\"}\\n{\"text\": \"four\"}\\n' >in/y && tar cJf in.tar.xz in/y in/c && tar cf in.tar in/y in/c && head -c 520 in.tar >cut.tar && "
-        "cp in.tar in/z.tar"), 0);
+        "printf '{\"text\": \"three\"}\\n{\"text\": \"four\"}\\n' >in/y && "
+        "tar cJf in.tar.xz in/y in/c && tar cf in.tar in/y in/c && head -c 520 in.tar >cut.tar && cp in.tar in/z.tar"),
+        0);
     for (int i = 0; i < 3; i++) { /* also one in a directory */
         assert_int_equal(text_open(&t, i == 0 ? "in.tar" : i == 1 ? "in.tar.xz" : "in", &opts), RC_OK);
         if (i == 2) {
@@ -369,7 +370,7 @@ test_npy(void **state)
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (1, 2, 3)}", "npy: shape (3)}" },
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (1, -2)}", "npy: shape (-2)}" },
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (1", "npy: shape (" },
-        { "{'descr': '<i4', 'fortran_order': False, 'shape': (9, 999999999999)}", "rows of 999999999999 tokens, want 1 to" },
+        { "{'descr': '<i4', 'fortran_order': False, 'shape': (9, 999999999999)}", "rows of 999999999999 tokens" },
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (9, 0)}", "rows of 0 tokens" },
         { "{'descr': '<i4', 'fortran_order': False, 'shape': (2147483648, 1)}", "2147483648 samples, want 2147483647" },
         { "{}", "npy: type ?" }, { "{'descr': '<i4'}", "npy: header without a shape" },
@@ -476,6 +477,16 @@ test_rows(void **state)
     assert_int_equal(text_next(t, &s), RC_DATA);
     assert_says(err_text(), "data: sample 2: attention_mask is 0 at 1");
     done(t);
+}
+
+static void
+test_bad_rows(void **state)
+{
+    static const int32_t ids[] = { 1, 2, 3, 4, 5, 6 };
+    static const int64_t lengths[] = { 2, 4 }, odd[] = { 2, 3 };
+    static const uint8_t bits[] = { 1, 1, 0, 1, 0, 1 };
+
+    (void)state;
     done(open_rows((struct tensor[]){ tensor_1d("x", DT_I32, 6, ids) }, 1, RC_DATA));
     assert_says(err_text(), "data: no tensor input_ids");
     done(open_rows((struct tensor[]){ tensor_1d("input_ids", DT_F32, 6, ids) }, 1, RC_DATA));
@@ -483,8 +494,7 @@ test_rows(void **state)
     for (int i = 0; i < 6; i++) {
         static const char *const why[] = { "lengths sum to 5, input_ids has 6 tokens",
             "lengths: item 1 is not a length", "lengths has 2 items for 3 samples", "attention_mask wants input_ids",
-            "attention_mask is U8 [3, 2]",
-            "both attention_mask and lengths" };
+            "attention_mask is U8 [3, 2]", "both attention_mask and lengths" };
         struct tensor flat = tensor_1d("input_ids", DT_I32, 6, ids), rows = tensor_2d("input_ids", DT_I32, 3, 2, ids);
         struct tensor row2 = tensor_2d("input_ids", DT_I32, 2, 3, ids);
         struct tensor v[3];
@@ -517,7 +527,7 @@ main(void)
         cmocka_unit_test(test_mark), cmocka_unit_test(test_compressed), cmocka_unit_test(test_columns),
         cmocka_unit_test(test_padding), cmocka_unit_test(test_directory), cmocka_unit_test(test_tar),
         cmocka_unit_test(test_npy),
-        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_rows), cmocka_unit_test(test_bad_rows),
     };
 
     return cmocka_run_group_tests(tests, begin, unit_end);

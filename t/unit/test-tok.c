@@ -364,6 +364,12 @@ test_config(void **state)
     assert_non_null(mkdtemp(dir));
     assert_int_equal(tok_open_model(&t, dir), RC_NOINPUT);
     assert_null(t);
+    assert_non_null(strstr(err_text(), "tokenizer.json: "));
+    (void)snprintf(path, sizeof(path), "%s/tokenizer.model", dir);
+    assert_int_equal(file_publish(path, "", 0), RC_OK);
+    assert_int_equal(tok_open_model(&t, dir), RC_NOINPUT);
+    assert_non_null(strstr(err_text(), "has tokenizer.model, but no tokenizer.json"));
+    (void)unlink(path);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct tok_ids ids = { 0 };
 
