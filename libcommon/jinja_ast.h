@@ -62,7 +62,7 @@ struct jinja {
 
 /* --- values: owned by the pool of a rendering until its end, so that no step must free what it was given --- */
 
-enum jinja_type { JV_UNDEFINED, JV_JSON, JV_NAMESPACE, JV_MACRO, JV_LOOP, JV_FUNCTION };
+enum jinja_type { JV_UNDEFINED, JV_JSON, JV_PAIRS, JV_NAMESPACE, JV_MACRO, JV_LOOP, JV_FUNCTION };
 
 struct jinja_loop {
     const json_t *items;
@@ -71,7 +71,7 @@ struct jinja_loop {
 
 struct jinja_value {
     enum jinja_type          type;
-    json_t                  *j;    /* JSON, NAMESPACE (an object) */
+    json_t                  *j;    /* NAMESPACE: its dict; PAIRS: of a dict with integer keys, [[key, value], ...] */
     const struct jinja_node *macro;
     const struct jinja_loop *loop;
     const char              *name; /* what is undefined, FUNCTION */

@@ -553,6 +553,35 @@ by_key(const void *a, const void *b)
     return strcasecmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+static int
+by_number(const void *a, const void *b)
+{
+    json_int_t x = json_integer_value(json_array_get(*(json_t *const *)a, 0));
+    json_int_t y = json_integer_value(json_array_get(*(json_t *const *)b, 0));
+
+    return x < y ? -1 : x > y;
+}
+
+static int
+sort_pairs(struct jinja_pool *p, const struct jinja_value *v, struct jinja_value *out)
+{
+    size_t n = json_array_size(v->j);
+    json_t **pairs = mem_alloc(n + 1, sizeof(json_t *));
+    int rc = pairs != NULL ? jinja_own(p, json_array(), out) : RC_OS;
+
+    for (size_t i = 0; i < n && rc == RC_OK; i++)
+        pairs[i] = json_array_get(v->j, i);
+    if (rc == RC_OK)
+        qsort(pairs, n, sizeof(*pairs), by_number);
+    for (size_t i = 0; i < n && rc == RC_OK; i++)
+        if (i > 0 && by_number(&pairs[i - 1], &pairs[i]) == 0)
+            rc = err_set(RC_DATA, "dictsort of a key twice is not supported");
+        else if (json_array_append(out->j, pairs[i]) != 0)
+            rc = err_set(RC_OS, "out of memory");
+    mem_free(pairs);
+    return rc;
+}
+
 /* Pairs in the order of the keys, upper and lower case alike. */
 static int
 filter_dictsort(struct jinja_pool *p, const struct jinja_value *v, struct jinja_value *out)
@@ -562,6 +591,8 @@ filter_dictsort(struct jinja_pool *p, const struct jinja_value *v, struct jinja_
     json_t *list, *item;
     int rc = RC_OK;
 
+    if (v->type == JV_PAIRS)
+        return sort_pairs(p, v, out);
     if (v->type != JV_JSON || !json_is_object(v->j))
         return err_set(RC_DATA, "dictsort of %s", jinja_type_name(v));
     TRY(jinja_own(p, list = json_array(), out));

@@ -239,19 +239,44 @@ eval_list(struct run *r, const struct jinja_node *n, struct jinja_value *out)
     return rc;
 }
 
+/* Integers as keys. */
+static int
+eval_pairs(struct run *r, const struct jinja_node *n, struct jinja_value *out)
+{
+    json_t *list = json_array(), *j;
+    struct jinja_value key, v;
+    int64_t k;
+    int rc = RC_OK;
+
+    for (int i = n->a; i != 0 && list != NULL && rc == RC_OK; i = r->j->v[i].next)
+        if ((rc = eval(r, r->j->v[i].b, &key)) == RC_OK && (rc = jinja_want_int(&key, "a key", &k)) == RC_OK &&
+            (rc = eval(r, r->j->v[i].a, &v)) == RC_OK && (rc = jinja_want(&v, "a dict", &j)) == RC_OK &&
+            json_array_append_new(list, json_pack("[I, O]", (json_int_t)k, j)) != 0)
+            rc = err_set(RC_OS, "out of memory");
+    if (rc != RC_OK) {
+        json_decref(list);
+        return rc;
+    }
+    rc = jinja_own_built(&r->pool, list, out);
+    out->type = JV_PAIRS;
+    return rc;
+}
+
 static int
 eval_dict(struct run *r, const struct jinja_node *n, struct jinja_value *out)
 {
-    json_t *dict = json_object(), *j;
+    const struct jinja_node *first = n->a != 0 ? &r->j->v[r->j->v[n->a].b] : NULL;
+    json_t *dict, *j;
     struct jinja_value key, v;
     const char *s;
     size_t len;
     int rc = RC_OK;
 
+    if (first != NULL && first->kind == JN_CONST && json_is_integer(first->value))
+        return eval_pairs(r, n, out);
+    dict = json_object();
     for (int i = n->a; i != 0 && dict != NULL && rc == RC_OK; i = r->j->v[i].next)
-        if ((rc = eval(r, r->j->v[i].b, &key)) == RC_OK && key.type == JV_JSON && !json_is_string(key.j))
-            rc = err_set(RC_DATA, "a key that is %s is not supported", jinja_type_name(&key));
-        else if (rc == RC_OK && (rc = jinja_want_text(&key, "a key", &s, &len)) == RC_OK &&
+        if ((rc = eval(r, r->j->v[i].b, &key)) == RC_OK && (rc = jinja_want_text(&key, "a key", &s, &len)) == RC_OK &&
             (rc = eval(r, r->j->v[i].a, &v)) == RC_OK && (rc = jinja_want(&v, "a dict", &j)) == RC_OK &&
             json_object_setn(dict, s, len, j) != 0)
             rc = err_set(RC_OS, "out of memory");

@@ -97,7 +97,8 @@ jinja_type_name(const struct jinja_value *v)
     static const char *const names[] = { [JSON_OBJECT] = "a dict", [JSON_ARRAY] = "a list", [JSON_STRING] = "a string",
         [JSON_INTEGER] = "an integer", [JSON_REAL] = "a number", [JSON_TRUE] = "true", [JSON_FALSE] = "false",
         [JSON_NULL] = "none" };
-    static const char *const others[] = { [JV_UNDEFINED] = "undefined", [JV_NAMESPACE] = "a namespace",
+    static const char *const others[] = { [JV_UNDEFINED] = "undefined",
+        [JV_PAIRS] = "a dict of integers", [JV_NAMESPACE] = "a namespace",
         [JV_MACRO] = "a macro", [JV_LOOP] = "the loop", [JV_FUNCTION] = "a function" };
 
     return v->type == JV_JSON ? names[json_typeof(v->j)] : others[v->type];
@@ -448,7 +449,7 @@ jinja_get(struct jinja_pool *p, const struct jinja_value *v, const char *name, s
         return loop_member(p, v->loop, name, out);
     if (v->type == JV_UNDEFINED)
         return err_set(RC_DATA, "\"%.64s\" of \"%.64s\", which is undefined", name, v->name != NULL ? v->name : "?");
-    if (v->type == JV_MACRO || v->type == JV_FUNCTION || *name == '_')
+    if (v->type == JV_MACRO || v->type == JV_FUNCTION || v->type == JV_PAIRS || *name == '_')
         return err_set(RC_DATA, "member \"%.64s\" of %s is not supported", name, jinja_type_name(v));
     if (v->type == JV_JSON && jinja_is_method(v, name))
         return err_set(RC_DATA, "method \"%.64s\" of %s is not supported without a call", name, jinja_type_name(v));
@@ -472,9 +473,15 @@ jinja_index(struct jinja_pool *p, const struct jinja_value *v, const struct jinj
     }
     if (json_is_string(k))
         return jinja_get(p, v, json_string_value(k), out);
-    if (v->type != JV_JSON)
+    if (v->type != JV_JSON && v->type != JV_PAIRS)
         return err_set(RC_DATA, "an index of %s is not supported", jinja_type_name(v));
     *out = jinja_undefined("an item");
+    if (v->type == JV_PAIRS) {
+        for (size_t at = 0; at < json_array_size(v->j); at++)
+            if (json_same(json_array_get(json_array_get(v->j, at), 0), k))
+                *out = jinja_json(json_array_get(json_array_get(v->j, at), 1));
+        return RC_OK;
+    }
     if (!json_is_array(v->j) && !json_is_string(v->j))
         return RC_OK;
     TRY(jinja_want_int(key, "an index", &i));

@@ -130,6 +130,7 @@ CASES = r"""
 {{ l | first }} {{ l | last }} {{ [] | first }} {{ 'abc' | first }} {{ l | reverse | join }} {{ 'abc' | reverse }} {{ '12' | int + 1 }} {{ 3 | int }} {{ true | int }}
 {{ ms | selectattr('role', 'equalto', 'user') | map(attribute='n') | join(',') }} {{ ms | rejectattr('n') | list | length }} {{ ms | selectattr('n', 'defined') | list | length }} {{ none | selectattr('a') | list | length }}
 {{ l | select('odd') | join }} {{ l | reject('eq', 2) | join }} {{ ['a ', 'b'] | map('trim') | join }} {{ d | items | first | first }} {{ {'b': 1, 'A': 2} | dictsort | map('first') | join }}
+{{ {4: 'b', 1: 'a'}[4] }} {{ {4: 'b', -1: 'a', 10: 'c'} | dictsort | map('last') | join }} {{ {1: 2}[3] }} {{ {1: 'x'}[true] }}{% for k, v in {2: 'b', 1: 'a'} | dictsort %}{{ k + 1 }}{{ v }}{% endfor %}
 {{ u is defined }} {{ d is mapping }} {{ l is mapping }} {{ 'a' is string }} {{ l is iterable }} {{ 'a' is sequence }} {{ 5 is iterable }} {{ none is none }} {{ u is none }} {{ u is undefined }} {{ 1 is number }} {{ true is number }}
 {{ true is boolean }} {{ 1 is boolean }} {{ 1 is integer }} {{ true is integer }} {{ 1.0 is float }} {{ true is true }} {{ 1 is true }} {{ false is false }} {{ 3 is odd }} {{ 4 is even }} {{ range is callable }} {{ 1 is eq 1 }} {{ 1 is in [1] }} {{ 2 is gt(1) }} {{ 1 is not odd }}
 {{ 0.1 }} {{ 100.0 }} {{ 1.5 * 2 }} {{ 12345678901234567 }} {{ 0.0001 }} {{ 0.00001 }} {{ 10000000000000000.0 }} {{ 123456789012345.6 }} {{ 1 / 3 }} {{ -0.5 }} {{ f }}
