@@ -120,6 +120,105 @@ rounding(void **state)
     }
 }
 
+/* The code of a format nearest to |x|, of two as near the even one, by bisection over all values; saturates. */
+static uint32_t
+nearest(const struct format *f, double x)
+{
+    uint32_t lo = 0, hi = f->max;
+
+    while (hi - lo > 1) {
+        uint32_t mid = (lo + hi) / 2;
+
+        if ((double)f->to(mid) <= x)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    if (x >= (double)f->to(hi))
+        return hi;
+    return x - (double)f->to(lo) < (double)f->to(hi) - x ? lo : x - (double)f->to(lo) > (double)f->to(hi) - x ? hi
+        : lo + (lo & 1);
+}
+
+/* The nearest of all integers of b bits, one after the other. */
+static int
+nearest_int(double x, int b)
+{
+    int best = -(1 << (b - 1));
+
+    x = fmin(fmax(x, -1e6), 1e6); /* distances are exact, and the same integer is the nearest */
+    for (int k = best + 1; k < 1 << (b - 1); k++)
+        if (fabs(x - k) < fabs(x - best) || (fabs(x - k) == fabs(x - best) && k % 2 == 0))
+            best = k;
+    return best;
+}
+
+/* Exponent of the next power of two from 1.75 of the one before on, less off; as a byte. */
+static int
+nearest_power(double a, int off)
+{
+    int e;
+    double m = frexp(a, &e) * 2; /* a = m 2^(e - 1), 1 <= m < 2 */
+
+    if (a == 0)
+        return 0;
+    if (e == 128 && m >= 1.75) /* 2^128 is none, and says so whatever off is */
+        return 255;
+    e += 126 - off + (m >= 1.75);
+    return e < 0 ? 0 : e;
+}
+
+static void
+brute_one(float x)
+{
+    float a = fabsf(x);
+    uint32_t minus = signbit(x) != 0;
+
+    for (const struct format *f = formats; f < formats + 4; f++) {
+        uint32_t want = nearest(f, (double)a), got = f->of(x);
+
+        if (f < formats + 2 && a > f->to(f->max)) /* bf16 and f16 go to infinity, half a step from there */
+            continue;
+        if (got != (want | (minus ? f->sign : 0)) || f32_bits(f->round(x)) != f32_bits(f->to(got)))
+            fail_msg("%s of %a is %#x, want %#x", f->name, (double)x, got, want);
+    }
+    for (int b = 1; b <= 8; b++) {
+        struct qspec s = { .grid = GRID_INT, .bits = b, .symmetric = 1 };
+
+        if ((int)q_grid(&s, x) != nearest_int((double)x, b))
+            fail_msg("int%d of %a is %g", b, (double)x, (double)q_grid(&s, x));
+    }
+    for (int off = 2; off <= 8; off += 6)
+        if (e8m0_of_absmax(a, off) != nearest_power((double)a, off))
+            fail_msg("e8m0 of %a less %d is %d, want %d", (double)a, off, e8m0_of_absmax(a, off),
+                nearest_power((double)a, off));
+}
+
+/* All values of bf16 and of f16. */
+static void
+brute_force(void **state)
+{
+    int count = 0;
+
+    (void)state;
+    for (int f = 0; f < 2; f++)
+        for (uint32_t h = 0; h < 65536; h++) {
+            float x = formats[f].to(h);
+
+            if (isfinite(x)) {
+                brute_one(x);
+                count++;
+            } else if (isinf(x)) { /* saturates, or stays what it is */
+                assert_int_equal(e4m3_from_f32(x) & 0x7f, 0x7e);
+                assert_int_equal(e2m1_from_f32(x) & 7, 7);
+                assert_true(isinf(bf16_round(x)) && isinf(f16_round(x)));
+            } else {
+                assert_true(isnan(e4m3_round(x)) && isnan(bf16_round(x)) && isnan(f16_round(x)));
+            }
+        }
+    assert_int_equal(count, 2 * 65536 - 2 * 128 - 2 * 1024);
+}
+
 static void
 out_of_range(void **state)
 {
@@ -260,6 +359,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values),
         cmocka_unit_test(rounding),
+        cmocka_unit_test(brute_force),
         cmocka_unit_test(out_of_range),
         cmocka_unit_test(integers),
         cmocka_unit_test(in_the_models_type),
