@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Load a compressed-tensors directory in transformers and hold every quantised weight against the file.
 
-What is checked: no missing, unexpected or mismatched key; the modules with a scheme are those with a scale in the
+What is checked: no missing, unexpected or mismatched key; the configuration as the library understands it is that of
+the file; the modules with a scheme are those with a scale in the
 file; the weight that the library decompresses is, element for element, what this script makes of the bytes with numpy
 (its unpackers share no code with the library); 16 tokens can be generated. With --original, also: every tensor that is
 not quantised is the original's, byte for byte, and no module is further from its original than zeros would be.
-Exits 1 with a line for each difference. usage: check_load.py DIR [--original DIR]"""
+Exits 1 with a line for each difference. usage: check_load.py DIR ... [--original DIR]"""
 import argparse
 import json
 import os
@@ -140,18 +141,25 @@ def dequantise(module, file, scheme):
     return fmt, code.astype(np.float32) * spread(s, rows, cols, args)
 
 
-def main():
-    ap = argparse.ArgumentParser(description="load a compressed-tensors directory and compare every quantised weight")
-    ap.add_argument("model")
-    ap.add_argument("--original", help="the directory that it was made from")
-    ap.add_argument("--prompt", default="The history of the printing press begins")
-    ap.add_argument("--threads", type=int, default=2)
-    a = ap.parse_args()
-    torch.set_num_threads(a.threads)
+def config_differences(directory, model):
+    """quantization_config of the file beside what the loader made of it."""
+    with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
+        file = json.load(f)["quantization_config"]
+    made = json.loads(json.dumps(model.config.quantization_config.to_dict(), default=str))
+    for key in sorted(set(file) | set(made)):
+        if key in made and made[key] != file.get(key):
+            yield f"quantization_config.{key}: the file has {file.get(key)!r}, the library {made[key]!r}"
+        elif key not in made and key not in ("sparsity_config", "transform_config", "version"):
+            yield f"quantization_config.{key}: the library leaves it out"
+
+
+def check(directory, a):
+    """Prints what is wrong with one directory; returns whether nothing is."""
     wrong = []
-    file = read_dir(a.model)
-    model, info = AutoModelForCausalLM.from_pretrained(a.model, dtype="auto", output_loading_info=True)
+    file = read_dir(directory)
+    model, info = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", output_loading_info=True)
     model.eval()
+    wrong += config_differences(directory, model)
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         for key in info.get(what) or ():
             wrong.append(f"{what}: {key}")
@@ -164,8 +172,8 @@ def main():
     if not schemes:
         wrong.append("no module is quantised")
 
-    if os.path.exists(os.path.join(a.model, "tokenizer.json")):
-        tok = AutoTokenizer.from_pretrained(a.model)
+    if os.path.exists(os.path.join(directory, "tokenizer.json")):
+        tok = AutoTokenizer.from_pretrained(directory)
         ids = tok(a.prompt, return_tensors="pt")["input_ids"]
         show = lambda v: repr(tok.decode(v))
     else:
@@ -218,10 +226,24 @@ def main():
             print("relative error: mean %.5f, worst %.5f %s" % (sum(e for e, _ in errors) / len(errors), *max(errors)))
 
     for line in wrong:
-        print(f"check_load: {a.model}: {line}", file=sys.stderr)
-    print(f"{len(schemes)} modules ({', '.join(f'{n} {f}' for f, n in sorted(formats.items(), key=str))}), "
-          f"{elements} elements, {len(wrong)} differences")
-    return 1 if wrong else 0
+        print(f"check_load: {directory}: {line}", file=sys.stderr)
+    print(f"{directory}: {len(schemes)} modules ({', '.join(f'{n} {f}' for f, n in sorted(formats.items(), key=str))}), "
+          f"{elements} elements, {len(wrong)} differences", flush=True)
+    return not wrong
+
+
+def main():
+    ap = argparse.ArgumentParser(description="load compressed-tensors directories and compare every quantised weight")
+    ap.add_argument("model", nargs="+")
+    ap.add_argument("--original", help="the directory that they were made from")
+    ap.add_argument("--prompt", default="The history of the printing press begins")
+    ap.add_argument("--threads", type=int, default=2)
+    a = ap.parse_args()
+    torch.set_num_threads(a.threads)
+    bad = [d for d in a.model if not check(d, a)]
+    if len(a.model) > 1:
+        print(f"{len(a.model)} checkpoints, {len(bad)} with differences")
+    return 1 if bad else 0
 
 
 sys.exit(main())
