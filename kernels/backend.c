@@ -89,8 +89,9 @@ cuda_driver(void)
 static int
 cuda_load(const struct backend **out)
 {
+    static const size_t want[BACKEND_SIZE_COUNT] = BACKEND_SIZES;
     const char *path = cuda_path();
-    const size_t *size;
+    const size_t *sizes;
     int (*probe)(void);
     void *so;
 
@@ -99,9 +100,9 @@ cuda_load(const struct backend **out)
     if ((so = dlopen(path, RTLD_NOW | RTLD_LOCAL)) == NULL)
         return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s", dlerror());
     *out = dlsym(so, "backend_cuda");
-    size = dlsym(so, "backend_cuda_size");
+    sizes = dlsym(so, "backend_cuda_sizes");
     *(void **)&probe = dlsym(so, "backend_cuda_probe");
-    if (*out == NULL || size == NULL || probe == NULL || *size != sizeof(struct backend))
+    if (*out == NULL || sizes == NULL || probe == NULL || memcmp(sizes, want, sizeof(want)) != 0)
         return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s is of another version", path);
     return probe();
 }

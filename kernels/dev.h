@@ -19,6 +19,14 @@ struct weight {
 
 extern const struct backend backend_ref, backend_cpu;
 
+/* What tells a shared object of another version. */
+#define BACKEND_SIZES                                                                                     \
+    { sizeof(struct backend), sizeof(struct dev), sizeof(struct weight), sizeof(struct dev_opts),         \
+      sizeof(struct attn_args), sizeof(struct gptq_job), sizeof(struct rounding), sizeof(struct qspec),   \
+      sizeof(struct scale_opts) }
+
+enum { BACKEND_SIZE_COUNT = 9 };
+
 void backend_fill(struct backend *b); /* members that are left out, from ref */
 
 #endif

@@ -97,7 +97,7 @@ check_ranks(const struct plan *p)
 int
 run_open(struct run *run, const char *tool, const struct run_opts *o)
 {
-    struct dev_opts dev = { .threads = o->threads };
+    struct dev_opts dev = { .threads = o->threads, .device_bytes = o->device_bytes };
     char path[PATH_MAX];
     const char *source;
     int rc;
@@ -125,6 +125,8 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
     event_emit(&run->log, "start", EVENT_STR("version", LLMC_VERSION), EVENT_STR("backend", run->bk->name),
         EVENT_INT("threads", pool_threads(dev_pool(run->dev))), EVENT_INT("ranks", run->ranks),
         EVENT_STR("rank_from", source), EVENT_STR("plan", run->plan.fingerprint));
+    if (backend_note()[0] != '\0')
+        event_emit(&run->log, "backend", EVENT_STR("note", backend_note()));
     return RC_OK;
 out:
     (void)run_close(run, rc);

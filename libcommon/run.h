@@ -14,6 +14,7 @@
 struct run_opts {
     const char *dir, *backend;
     int         threads, rank, ranks;
+    size_t      device_bytes;
     bool        quiet, any_ranks; /* the plan's number of ranks is nothing to this stage */
 };
 
@@ -22,7 +23,9 @@ struct run_opts {
 #define RUN_OPTS(o)                                                                                            \
     OPT_STR('C', "workdir", &(o)->dir, "dir", "work directory (default: the current one)"),                    \
     OPT_INT('j', "threads", &(o)->threads, 1, 4096, "n", "threads (default: the processors that we may use)"), \
-    OPT_STR(0, "backend", &(o)->backend, "name", "arithmetic: cpu, ref (default: the fastest here)"),          \
+    OPT_STR(0, "backend", &(o)->backend, "name", "arithmetic: cpu, cuda, ref (default: the fastest here)"),    \
+    OPT_SIZE(0, "device-memory", &(o)->device_bytes, "bytes",                                                  \
+        "of a GPU's memory to use, as in 16G (default: nine tenths of what is free)"),                         \
     OPT_INT(0, "rank", &(o)->rank, 0, 1 << 20, "n", "our rank (default: from the launcher, else 0)"),          \
     OPT_INT(0, "ranks", &(o)->ranks, 1, 1 << 20, "n", "number of ranks (default: from the launcher, else 1)"), \
     OPT_FLAG('q', "quiet", &(o)->quiet, "no progress")

@@ -33,7 +33,7 @@ static const struct opt options[] = {
     OPT_CHOICE(0, "dtype", &cfg.dtype, dtypes, "type", "of activations: float32 or bfloat16"),
     OPT_FLAG(0, "weights-only", &cfg.weights_only, "do not round activations, whatever the scheme says"),
     OPT_INT('j', "threads", &cfg.threads, 1, 4096, "n", "threads (default: the processors that we may use)"),
-    OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, ref (default: the fastest here)"),
+    OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, cuda, ref (default: the fastest here)"),
     OPT_FLAG(0, "each", &cfg.each, "print every window's mean log likelihood, too"),
     OPT_STR(0, "dump", &cfg.dump, "file",
         "write hidden states of the first windows (4096 tokens) after each layer and stop"),

@@ -467,9 +467,9 @@ cuda_flow(struct cuda *c, const struct flow *f)
 
 extern "C" {
 
-/* What backend.c looks for. The size tells another version's table from ours. */
+/* What backend.c looks for. The sizes tell another version's table from ours. */
 extern const struct backend backend_cuda;
-extern const size_t backend_cuda_size;
+extern const size_t backend_cuda_sizes[BACKEND_SIZE_COUNT];
 int backend_cuda_probe(void);
 
 /* RC_UNAVAILABLE: there is no device. */
@@ -481,7 +481,7 @@ backend_cuda_probe(void)
     return count_devices(&count);
 }
 
-const size_t backend_cuda_size = sizeof(struct backend);
+const size_t backend_cuda_sizes[BACKEND_SIZE_COUNT] = BACKEND_SIZES;
 const struct backend backend_cuda = {
     .name = "cuda", .open = cuda_open, .close = cuda_close,
     .weight_pack = cuda_weight_pack, .weight_free = cuda_weight_free, .matmul = cuda_matmul,
