@@ -119,7 +119,11 @@ int jinja_slice(struct jinja_pool *p, const struct jinja_value *v, const struct 
 const char *jinja_skip(const char *s, const char *end, int64_t chars);
 size_t      jinja_length(const char *s, size_t len);
 
-/* --- filters, tests, methods and functions (jinja_call.c) --- */
+/* --- filters, tests and methods (jinja_call.c), functions (jinja_function.c) --- */
+
+/* Puts arguments into the order of names, which a NULL ends; missing ones are undefined. RC_DATA: one too many, or of
+ * another name. */
+int jinja_bind(const char *what, const struct jinja_args *args, const char *const *names, struct jinja_value *out);
 
 struct jinja_args {
     struct jinja_value v[JINJA_ARGS_MAX];

@@ -1,4 +1,4 @@
-/* jinja_call - filters, tests, methods and functions of the Jinja language */
+/* jinja_call - filters, tests and methods of the Jinja language */
 #include "jinja_ast.h"
 #include "mem.h"
 #include "utf8.h"
@@ -6,15 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
-
-enum { RANGE_MAX = 100000, DATE_MAX = 256 };
 
 /* --- arguments --- */
 
-/* Puts arguments into the order of names, which a NULL ends; missing ones are undefined. */
-static int
-bind(const char *what, const struct jinja_args *args, const char *const *names, struct jinja_value *out)
+int
+jinja_bind(const char *what, const struct jinja_args *args, const char *const *names, struct jinja_value *out)
 {
     int n = 0;
 
@@ -232,26 +228,26 @@ text_method(struct jinja_pool *p, const struct jinja_value *v, const char *name,
     struct jinja_value a[4];
 
     if (strcmp(name, "strip") == 0 || strcmp(name, "lstrip") == 0 || strcmp(name, "rstrip") == 0) {
-        TRY(bind(name, args, chars, a));
+        TRY(jinja_bind(name, args, chars, a));
         return strip(p, s, len, &a[0], *name != 'r', *name != 'l', out);
     }
     if (strcmp(name, "split") == 0) {
-        TRY(bind(name, args, parts, a));
+        TRY(jinja_bind(name, args, parts, a));
         return split(p, s, len, &a[0], &a[1], out);
     }
     if (strcmp(name, "replace") == 0) {
-        TRY(bind(name, args, olds, a));
+        TRY(jinja_bind(name, args, olds, a));
         return replace(p, s, len, &a[0], &a[1], &a[2], out);
     }
     if (strcmp(name, "upper") == 0 || strcmp(name, "lower") == 0 || strcmp(name, "capitalize") == 0 ||
         strcmp(name, "title") == 0) {
-        TRY(bind(name, args, none, a));
+        TRY(jinja_bind(name, args, none, a));
         return change_case(p, name, s, len, out);
     }
     if (strcmp(name, "startswith") != 0 && strcmp(name, "endswith") != 0 && strcmp(name, "join") != 0 &&
         strcmp(name, "find") != 0)
         return err_set(RC_DATA, "method \"%.64s\" of a string is not supported", name);
-    TRY(bind(name, args, one, a));
+    TRY(jinja_bind(name, args, one, a));
     if (strcmp(name, "startswith") == 0 || strcmp(name, "endswith") == 0)
         return starts_or_ends(s, len, *name == 's', &a[0], out);
     if (strcmp(name, "join") == 0)
@@ -294,10 +290,10 @@ dict_method(struct jinja_pool *p, const struct jinja_value *v, const char *name,
     struct jinja_value a[2];
 
     if (strcmp(name, "get") != 0) {
-        TRY(bind(name, args, none, a));
+        TRY(jinja_bind(name, args, none, a));
         return members(p, v, *name, out);
     }
-    TRY(bind(name, args, get, a));
+    TRY(jinja_bind(name, args, get, a));
     TRY(jinja_want_text(&a[0], "get", &key, &len));
     item = json_object_getn(v->j, key, len);
     if (item == NULL && args->count > 1)
@@ -408,7 +404,7 @@ filter_tojson(struct jinja_pool *p, const struct jinja_value *v, const struct ji
     json_t *j;
     int rc;
 
-    TRY(bind("tojson", &named, names, a));
+    TRY(jinja_bind("tojson", &named, names, a));
     TRY(jinja_want(v, "tojson", &j));
     if (given(&a[1]))
         TRY(jinja_want_int(&a[1], "tojson", &indent));
@@ -440,7 +436,7 @@ filter_default(const struct jinja_value *v, const struct jinja_args *args, struc
     static const char *const names[] = { "default_value", "boolean", NULL };
     struct jinja_value a[2];
 
-    TRY(bind("default", args, names, a));
+    TRY(jinja_bind("default", args, names, a));
     if (v->type != JV_UNDEFINED && !(jinja_truth(&a[1]) && !jinja_truth(v)))
         *out = *v;
     else
@@ -639,7 +635,7 @@ filter_join(struct jinja_pool *p, const struct jinja_value *v, const struct jinj
     size_t len = 0;
     struct jinja_value a[1];
 
-    TRY(bind("join", args, names, a));
+    TRY(jinja_bind("join", args, names, a));
     if (given(&a[0]))
         TRY(jinja_want_text(&a[0], "join", &s, &len));
     return join(p, v, s, len, out);
@@ -717,101 +713,4 @@ jinja_filter(struct jinja_pool *p, const char *name, const struct jinja_value *v
     if (strcmp(name, "items") == 0 && v->type == JV_JSON && json_is_object(v->j))
         return members(p, v, 'i', out);
     return err_set(RC_DATA, "filter \"%.64s\" of %s is not supported", name, jinja_type_name(v));
-}
-
-/* --- functions --- */
-
-bool
-jinja_is_function(const char *name)
-{
-    return strcmp(name, "raise_exception") == 0 || strcmp(name, "range") == 0 || strcmp(name, "namespace") == 0 ||
-        strcmp(name, "strftime_now") == 0 || strcmp(name, "dict") == 0 || strcmp(name, "lipsum") == 0 ||
-        strcmp(name, "cycler") == 0 || strcmp(name, "joiner") == 0;
-}
-
-static int
-function_range(struct jinja_pool *p, const struct jinja_args *args, struct jinja_value *out)
-{
-    int64_t n[3] = { 0, 0, 1 };
-    json_t *list;
-
-    if (args->count < 1 || args->count > 3)
-        return err_set(RC_DATA, "range with %d arguments", args->count);
-    for (int i = 0; i < args->count; i++) {
-        if (args->name[i] != NULL)
-            return err_set(RC_DATA, "range with named arguments");
-        TRY(jinja_want_int(&args->v[i], "range", &n[args->count == 1 ? 1 : i]));
-    }
-    if (n[2] == 0)
-        return err_set(RC_DATA, "range with step 0");
-    TRY(jinja_own(p, list = json_array(), out));
-    for (int64_t i = n[0]; n[2] > 0 ? i < n[1] : i > n[1];) {
-        if (json_array_size(list) == RANGE_MAX)
-            return err_set(RC_DATA, "range of more than %d", RANGE_MAX);
-        if (json_array_append_new(list, json_integer(i)) != 0)
-            return err_set(RC_OS, "out of memory");
-        if (__builtin_add_overflow(i, n[2], &i))
-            break;
-    }
-    p->bytes += 48 * json_array_size(list);
-    return RC_OK;
-}
-
-static int
-function_date(struct jinja_pool *p, const struct jinja_args *args, int64_t today, struct jinja_value *out)
-{
-    static const char *const names[] = { "format", NULL };
-    char text[DATE_MAX];
-    const char *format;
-    time_t t = (time_t)today;
-    struct tm tm;
-    size_t len;
-    struct jinja_value a[1];
-
-    if (today < 0)
-        return err_set(RC_DATA,
-        "the template asks for today's date (strftime_now), which would change the result from day "
-            "to day; set one: today=YYYY-MM-DD");
-    TRY(bind("strftime_now", args, names, a));
-    TRY(jinja_want_text(&a[0], "strftime_now", &format, &len));
-    if (len == 0 || len > DATE_MAX / 8 || gmtime_r(&t, &tm) == NULL)
-        return err_set(RC_DATA, "strftime_now: a format of this form is not supported");
-    for (const char *f = format; (f = strchr(f, '%')) != NULL; f += 2)
-        if (f[1] == '\0' || strchr("aAbBdmyYHMSj%", f[1]) == NULL)
-            return err_set(RC_DATA, "strftime_now: format \"%.32s\" is not supported", format);
-    len = strftime(text, sizeof(text), format, &tm);
-    return jinja_own(p, json_stringn(text, len), out);
-}
-
-int
-jinja_function(struct jinja_pool *p, const char *name, const struct jinja_args *args, int64_t today,
-    struct jinja_value *out)
-{
-    json_t *j;
-
-    if (strcmp(name, "raise_exception") == 0) {
-        struct buf b = { 0 };
-
-        if (args->count == 1)
-            (void)jinja_str(&b, &args->v[0]);
-        (void)err_set(RC_DATA, "the template says: %.512s", b.s != NULL ? b.s : "");
-        buf_free(&b);
-        return RC_DATA;
-    }
-    if (strcmp(name, "range") == 0)
-        return function_range(p, args, out);
-    if (strcmp(name, "strftime_now") == 0)
-        return function_date(p, args, today, out);
-    if (strcmp(name, "namespace") != 0)
-        return err_set(RC_DATA, "function \"%.64s\" is not supported", name);
-    TRY(jinja_own(p, json_object(), out));
-    out->type = JV_NAMESPACE;
-    for (int i = 0; i < args->count; i++) {
-        if (args->name[i] == NULL)
-            return err_set(RC_DATA, "namespace of a dict is not supported");
-        TRY(jinja_want(&args->v[i], "namespace", &j));
-        if (json_object_set(out->j, args->name[i], j) != 0)
-            return err_set(RC_OS, "out of memory");
-    }
-    return RC_OK;
 }

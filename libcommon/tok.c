@@ -295,7 +295,8 @@ tell_other_format(const char *dir)
     if (path == NULL)
         return RC_OS;
     if (access(path, F_OK) == 0)
-        (void)err_set(RC_NOINPUT, "%s: has tokenizer.model, but no tokenizer.json, which transformers makes of it", dir);
+        (void)err_set(RC_NOINPUT, "%s: has tokenizer.model, but no tokenizer.json, which transformers makes of it",
+            dir);
     mem_free(path);
     return RC_NOINPUT;
 }
