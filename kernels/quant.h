@@ -362,8 +362,7 @@ q_code_loop(const struct qspec *s, float k, float q, float scale, float global_s
     return q_code(s, s->v10 ? q_round(s, rt(q, s->t), step, zero) : k);
 }
 
-/* Magnitudes up to this are zeros to keep, where v10 keeps zeros. */
-#define Q_ZERO 1e-8f
+#define Q_ZERO 1e-8f /* magnitudes up to this are zeros to keep, where v10 keeps zeros */
 
 /* Scales of a [rows, cols] weight are a [q_scale_rows, q_scale_cols] matrix. */
 HD static inline int

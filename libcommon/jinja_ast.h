@@ -121,10 +121,6 @@ size_t      jinja_length(const char *s, size_t len);
 
 /* --- filters, tests and methods (jinja_call.c), functions (jinja_function.c) --- */
 
-/* Puts arguments into the order of names, which a NULL ends; missing ones are undefined. RC_DATA: one too many, or of
- * another name. */
-int jinja_bind(const char *what, const struct jinja_args *args, const char *const *names, struct jinja_value *out);
-
 struct jinja_args {
     struct jinja_value v[JINJA_ARGS_MAX];
     const char        *name[JINJA_ARGS_MAX]; /* NULL: by position */
@@ -139,6 +135,9 @@ int jinja_method(struct jinja_pool *p, const struct jinja_value *v, const char *
     struct jinja_value *out);
 int jinja_function(struct jinja_pool *p, const char *name, const struct jinja_args *args, int64_t today,
     struct jinja_value *out);
+/* Puts arguments into the order of names, which a NULL ends; missing ones are undefined. RC_DATA: one too many, or of
+ * another name. */
+int jinja_bind(const char *what, const struct jinja_args *args, const char *const *names, struct jinja_value *out);
 bool jinja_is_function(const char *name);
 bool jinja_is_method(const struct jinja_value *v, const char *name);
 
