@@ -13,6 +13,7 @@ struct account {
     struct check  *c;
     struct model   m;
     const json_t  *dropped; /* of provenance.json: names */
+    bool           opened, accountable;
 };
 
 static bool
@@ -160,15 +161,31 @@ read_provenance(const struct check *c, json_t **out)
     return rc;
 }
 
+/* The default is only opened if it can be: it may have gone or changed since. */
 static int
-open_source(struct account *a, const char *dir)
+open_source(struct account *a, const json_t *provenance)
 {
-    int rc = a->c->o->quick ? model_open_header(&a->m, dir) : model_open(&a->m, dir);
+    const struct check *c = a->c;
+    const char *given = c->o->against, *dir = given != NULL ? given
+        : json_string_value(json_object_get(provenance, "model"));
+    int rc;
 
-    if (rc == RC_OK && a->m.quant_method != NULL && a->m.fp8_block[0] == 0) {
-        msg_info(a->c->dir, "%s is compressed itself; tensors are not accounted for", dir);
-        model_close(&a->m);
+    if (given != NULL && given[0] == '\0')
+        return RC_OK;
+    if (given == NULL && (dir == NULL || access(dir, F_OK) != 0)) {
+        msg_info(c->dir, "what it was made from is not %s; its tensors are not accounted for", dir == NULL ? "known"
+            : "here");
+        return RC_OK;
     }
+    rc = c->o->quick ? model_open_header(&a->m, dir) : model_open(&a->m, dir);
+    if (rc != RC_OK && given == NULL) {
+        msg_info(c->dir, "its tensors are not accounted for: %s", err_text());
+        return RC_OK;
+    }
+    a->opened = rc == RC_OK;
+    a->accountable = a->opened && (a->m.quant_method == NULL || a->m.fp8_block[0] != 0);
+    if (a->opened && !a->accountable)
+        msg_info(c->dir, "%s is compressed itself; tensors are not accounted for", dir);
     return rc;
 }
 
@@ -176,7 +193,6 @@ int
 check_source(struct check *c)
 {
     struct account a = { .c = c };
-    const char *dir = c->o->against;
     json_t *provenance = NULL;
     int rc = read_provenance(c, &provenance);
 
@@ -184,26 +200,15 @@ check_source(struct check *c)
         check_finding(c, CHECK_SIDE_FILE, "provenance.json", "%s", err_text());
         rc = RC_OK;
     }
-    if (rc == RC_OK && dir == NULL) {
-        dir = json_string_value(json_object_get(provenance, "model"));
-        if (dir == NULL || access(dir, F_OK) != 0) {
-            msg_info(c->dir, "what it was made from is not %s; its tensors are not accounted for", dir == NULL
-                ? "known" : "here");
-            dir = NULL;
-        }
-    }
-    if (dir != NULL && dir[0] == '\0')
-        dir = NULL;
-    a.dropped = json_object_get(provenance, "dropped");
-    if (rc == RC_OK && dir != NULL)
-        rc = open_source(&a, dir);
-    if (rc == RC_OK && a.m.count > 0) {
-        for (size_t i = 0; i < a.m.count; i++)
-            account_one(&a, a.m.tensors[i].t);
-        check_extra(&a);
-    }
     if (rc == RC_OK)
-        check_side(c, a.m.count > 0 ? &a.m : NULL);
+        rc = open_source(&a, provenance);
+    a.dropped = json_object_get(provenance, "dropped");
+    for (size_t i = 0; a.accountable && i < a.m.count; i++)
+        account_one(&a, a.m.tensors[i].t);
+    if (a.accountable)
+        check_extra(&a);
+    if (rc == RC_OK)
+        check_side(c, a.opened ? &a.m : NULL);
     model_close(&a.m);
     json_decref(provenance);
     return rc;

@@ -64,6 +64,16 @@ ok 'where the source is not known that is said' '
     llmc-pack --check alone -q 2>err
     [ ! -s err ]
 '
+ok 'nor is it accounted for when the source is not what it was' '
+    cp -a small gone
+    llmc run gone -s W4A16 -g 32 -a rtn -o left -q >/dev/null
+    echo "{" >gone/config.json
+    clean_check left
+    oneline err && grep -q "gone/config.json" err
+    rm -r gone
+    clean_check left
+    oneline err && grep -q "not here" err
+'
 for f in "$root"/share/recipes/*.yaml; do
     s=$(basename "$f" .yaml | tr a-z A-Z)
     rm -rf p p.work
@@ -78,6 +88,9 @@ for m in base bias headdim f16 f32 sharded; do
         rm -rf p p.work
         llmc run "$data/tiny/$m" -s W4A16 -g 16 -a rtn -o p -q >/dev/null
         clean_check p
+        llmc-pack --dequantize p -o p.dense -q >/dev/null
+        clean_check p.dense
+        rm -r p.dense
     '
 done
 ok 'of a head that embeddings are tied to nothing is written, and that is on record' '
