@@ -151,6 +151,7 @@ install: all
 	install $(PROGS) $(DESTDIR)$(PREFIX)/bin
 	for s in 1 5 7; do install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s; done
 	install -m 644 share/recipes/* $(DESTDIR)$(PREFIX)/share/llmc/recipes
+	install share/recipes/*.sh $(DESTDIR)$(PREFIX)/share/llmc/recipes
 
 # --- running ---
 

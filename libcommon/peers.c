@@ -181,7 +181,7 @@ check_one(struct peers *p, int rank)
             r->seen = true;
             r->heard = now();
         }
-        if (r->seen && !alive(p, &s))
+        if ((r->seen || s.stamp >= p->born) && !alive(p, &s))
             return err_set(RC_RETRY, "rank %d: process %ld on %s is gone", rank, s.pid, s.host);
     } else if (there && (r->seen || s.stamp >= p->born)) {
         if (strcmp(s.state, "failed") == 0)

@@ -190,6 +190,39 @@ ok 'are refused in one line' 'oneline err'
 fails 64 'an unknown way to meet' 'llmc run small -s W4A16 -d ids -o none --ranks 2 --comm pigeon 2>err'
 ok 'is refused in one line' 'oneline err'
 
+# --- merge ---
+
+plan h1 1 -s W4A16 -g 32
+llmc-calib -C h1 -q -s 0 --again | llmc-hessian -C h1 -q --again --keep >h1.out
+head -n 4 ids >ids4
+tail -n 5 ids >ids5
+llmc-shard -C h4 -m small -d ids4 --block-tokens 64 -s W4A16 -g 32 -q
+llmc-shard -C h5 -m small -d ids5 --block-tokens 64 -s W4A16 -g 32 -q
+for h in h4 h5; do llmc-calib -C $h -q -s 0 | llmc-hessian -C $h -q --keep >$h.out; done
+ok 'merge adds up Hessians of separate runs' '
+    llmc-hessian merge m.safetensors h4/hessian/0/attn.safetensors h5/hessian/0/attn.safetensors
+    perl -e "
+        sub get { open F, q(<), shift; binmode F; local \$/; \$_ = <F>; my \$n = unpack q(Q<), \$_;
+            my \$h = substr \$_, 8, \$n; \$h =~ /sum\"[^}]*data_offsets\":\s*\[(\d+),\s*(\d+)/ or die;
+            (\$h, unpack q(d<*), substr \$_, 8 + \$n + \$1, \$2 - \$1) }
+        (\$h, @a) = get q(m.safetensors); (\$g, @b) = get q(h1/hessian/0/attn.safetensors);
+        \$h =~ /rows\":\s*\"576\"/ && \$h =~ /sequences\":\s*\"9\"/ or die \$h;
+        @a == @b or die;
+        for (0 .. \$#a) { \$d += (\$a[\$_] - \$b[\$_]) ** 2; \$s += \$b[\$_] ** 2 }
+        die \$d / \$s if \$d > 1e-12 * \$s || \$s == 0"
+'
+ok 'in any order the same bytes' '
+    h5=h5/hessian/0/attn.safetensors
+    llmc-hessian merge n.safetensors h4/hessian/0/attn.safetensors $h5 $h5
+    llmc-hessian merge m.safetensors m.safetensors h5/hessian/0/attn.safetensors
+    cmp m.safetensors n.safetensors
+'
+fails 65 'not of different width' '
+    llmc-calib -C h4 -q -s 3 --again | llmc-hessian -C h4 -q --keep --again >h4.out
+    llmc-hessian merge x.safetensors h4/hessian/0/attn.safetensors h4/hessian/3/down.safetensors 2>err
+'
+ok 'which is said' 'oneline err && grep -q "down.safetensors: Hessians of 256 and 768" err && [ ! -e x.safetensors ]'
+
 # --- launchers ---
 
 from() {    # VARIABLE=VALUE ...: where rank and number of ranks come from

@@ -38,7 +38,7 @@ static const struct opt options[] = {
 };
 
 static const struct tool tool = {
-    .name = "llmc-hessian", .options = options, .built_with = run_built_with,
+    .name = "llmc-hessian", .args = "[merge out in ...]", .options = options, .built_with = run_built_with,
     .about = "sum x x' of each input over samples",
     .notes = "Reads frames of llmc-calib from stdin; prints \"TASK<TAB>FILE\" as Hessians are complete.",
 };
@@ -336,6 +336,36 @@ sum_stream(struct sums *s, struct stream_in *in, bool *told)
     }
 }
 
+/* The sum of Hessians of separate runs, for the plan of the first. */
+static int
+merge(char **names)
+{
+    struct hess sum = { 0 }, h;
+    char plan[DIGEST_HEX] = "";
+    struct st_meta meta[] = { { "plan", plan } };
+    struct st_file st;
+    int rc = RC_OK;
+
+    for (int i = 1; names[i] != NULL && rc == RC_OK; i++) {
+        struct hess *to = i == 1 ? &sum : &h;
+        const char *p;
+
+        TRY(hess_read(to, names[i], &st));
+        p = st_meta(&st, "plan");
+        if (i == 1)
+            (void)snprintf(plan, sizeof(plan), "%s", p != NULL ? p : "");
+        else if ((rc = hess_merge(&sum, &h)) != RC_OK)
+            rc = err_at(rc, "%s", names[i]);
+        st_close(&st);
+        if (i > 1)
+            hess_free(&h);
+    }
+    if (rc == RC_OK && (rc = hess_check(&sum)) == RC_OK)
+        rc = hess_publish(&sum, names[0], true, meta, 1);
+    hess_free(&sum);
+    return rc;
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -343,9 +373,17 @@ main(int argc, char *argv[])
     struct stream_in in = { .fd = STDIN_FILENO };
     struct stat st;
     bool told = false;
+    char **names;
     int rc;
 
-    (void)opt_parse(&tool, argc, argv);
+    names = opt_parse(&tool, argc, argv);
+    if (names[0] != NULL && (strcmp(names[0], "merge") != 0 || names[1] == NULL || names[2] == NULL))
+        die(RC_USAGE, "operand %s: want merge, a file to write and files to read", names[0]);
+    if (names[0] != NULL) {
+        if ((rc = merge(names + 1)) != RC_OK)
+            msg_error(NULL, "%s", err_text());
+        return rc;
+    }
     if (isatty(STDIN_FILENO) == 1)
         die(RC_USAGE, "stdin is a terminal: pipe llmc-calib into it");
     if ((rc = run_open(&s.run, tool.name, &cfg.run)) != RC_OK)
