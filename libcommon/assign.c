@@ -52,6 +52,13 @@ by_hessian(const struct plan *p, const struct task *t)
     return t->group >= 0 && p->recipe->groups[t->group].gptq;
 }
 
+/* The input of an expert's down_proj is no other's. */
+static bool
+alone(const struct task *t)
+{
+    return t->point == POINT_DOWN && strstr(t->module, ".experts.") != NULL;
+}
+
 double
 assign_rows_cost(const struct plan *p, const struct task *t)
 {
@@ -101,7 +108,8 @@ factor_on(const struct spread *s, const struct piece *c, int rank)
 {
     const struct task *t = s->items[c->item].t;
 
-    return !by_hessian(s->p, t) || s->has[rank * POINT_COUNT + (int)t->point] ? 0 : assign_factor_cost(t->cols);
+    return !by_hessian(s->p, t) || (s->has[rank * POINT_COUNT + (int)t->point] && !alone(t)) ? 0 :
+        assign_factor_cost(t->cols);
 }
 
 /* The step's longest rank when every item is cut into its parts; fills pieces. */
@@ -374,26 +382,13 @@ assign_ranks(struct plan *p, int ranks)
     return rc;
 }
 
-struct assign_load
-assign_load(const struct plan *p, int step, double *load)
+bool
+assign_pays(const struct plan *p, int first_task, int i)
 {
-    const struct step *st = &p->steps[step];
-    struct assign_load out = { 0 };
+    const struct task *t = &p->tasks[i];
 
-    for (int r = 0; r < p->ranks; r++)
-        load[r] = 0;
-    for (int i = st->first_task; i < st->end_task; i++) {
-        const struct task *t = &p->tasks[i];
-        bool first = by_hessian(p, t);
-
-        for (int k = st->first_task; k < i; k++)
-            if (p->tasks[k].rank == t->rank && p->tasks[k].point == t->point && by_hessian(p, &p->tasks[k]))
-                first = false;
-        load[t->rank] += assign_rows_cost(p, t) + (first ? assign_factor_cost(t->cols) : 0);
-    }
-    for (int r = 0; r < p->ranks; r++) {
-        out.most = load[r] > out.most ? load[r] : out.most;
-        out.all += load[r];
-    }
-    return out;
+    for (int k = first_task; k < i && !alone(t); k++)
+        if (p->tasks[k].rank == t->rank && p->tasks[k].point == t->point && by_hessian(p, &p->tasks[k]))
+            return false;
+    return by_hessian(p, t);
 }

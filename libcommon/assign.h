@@ -18,10 +18,7 @@ double assign_rows_cost(const struct plan *p, const struct task *t); /* without 
 /* Cuts and assigns anew whatever is not done; a module of which a part is done keeps its cuts. Sets p->ranks. RC_OS. */
 int assign_ranks(struct plan *p, int ranks);
 
-/* The costs of a step's busiest rank and of all ranks together, as assigned. */
-struct assign_load {
-    double most, all;
-};
-struct assign_load assign_load(const struct plan *p, int step, double *load); /* load [ranks]: room */
+/* Whether task i of the step whose first is first_task is its rank's first of its input, and so pays for the factor. */
+bool assign_pays(const struct plan *p, int first_task, int i);
 
 #endif

@@ -311,6 +311,32 @@ link_weights(struct shard *s)
 }
 
 int
+shard_blocks(struct shard *s, const struct shard_opts *o)
+{
+    int each = o->block_tokens / o->length > 1 ? o->block_tokens / o->length : 1;
+    struct samples samples = { 0 };
+    struct plan *p = &s->plan;
+    int rc;
+
+    if (o->data != NULL) {
+        if ((rc = samples_read(&samples, s->model.dir, o, s->arch.vocab)) == RC_OK)
+            rc = samples_blocks(&samples, o->block_tokens, p);
+        samples_free(&samples);
+        return rc;
+    }
+    p->block_count = (o->samples + each - 1) / each;
+    if ((p->blocks = mem_zalloc((size_t)p->block_count, sizeof(*p->blocks))) == NULL)
+        return RC_OS;
+    for (int b = 0; b < p->block_count; b++) {
+        p->blocks[b].samples = o->samples - b * each < each ? o->samples - b * each : each;
+        p->blocks[b].tokens = p->blocks[b].samples * o->length;
+        p->samples += p->blocks[b].samples;
+        p->tokens += p->blocks[b].tokens;
+    }
+    return RC_OK;
+}
+
+int
 shard_write(struct shard *s, const struct shard_opts *o)
 {
     static const char *const dirs[] = { "", "tokens", "weights", "hessian", "state", "log" };

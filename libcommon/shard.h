@@ -40,6 +40,8 @@ struct shard {
 };
 
 int  shard_open(struct shard *s, const char *dir, const struct shard_opts *o);
+/* Blocks of the data, or without data of as many samples of full length as were asked for: to predict with. */
+int  shard_blocks(struct shard *s, const struct shard_opts *o);
 int  shard_write(struct shard *s, const struct shard_opts *o);
 void shard_close(struct shard *s);
 

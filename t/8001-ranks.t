@@ -190,6 +190,25 @@ ok 'are refused in one line' 'oneline err'
 fails 64 'an unknown way to meet' 'llmc run small -s W4A16 -d ids -o none --ranks 2 --comm pigeon 2>err'
 ok 'is refused in one line' 'oneline err'
 
+# --- prediction ---
+
+ok 'a plan for several numbers of ranks' '
+    llmc-shard -m small -s W4A16 -d ids --block-tokens 64 --plan --ranks 1,2,4,64 >out.tsv
+    head -n 1 out.tsv | grep -q "^# 576 tokens; a rank of"
+    awk -F "\t" "NR == 2 { if (NF != 10) exit 1; next }
+        NR > 2 { if (NF != 10 || \$2 < 0 || \$10 > 1.001 || \$8 <= 0) exit 1; eff[\$1] = \$10 }
+        END { exit !(eff[1] == 1 && eff[2] > eff[64]) }" out.tsv
+'
+ok 'without data, for samples of full length' '
+    llmc-shard -m small -s W4A16 -n 10 -l 100 --plan --ranks 2 >out.tsv && grep -q "^# 1000 tokens" out.tsv
+'
+ok 'and nothing is written' '[ ! -e plan.json ] && [ ! -e weights ]'
+fails 64 'one number for a plan that is made' 'llmc-shard -C x -m small -s W4A16 -d ids --ranks 1,2 2>err'
+ok 'is wanted in one line' 'oneline err && [ ! -e x ]'
+for n in 0 -1 two 1, 1,,2; do
+    fails 64 "no ranks: $n" "llmc-shard -C x -m small -s W4A16 -d ids --plan --ranks $n 2>err"
+done
+
 # --- merge ---
 
 plan h1 1 -s W4A16 -g 32

@@ -2,6 +2,7 @@
 #include "../libcommon/file.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
+#include "../libcommon/predict.h"
 #include "../libcommon/replan.h"
 #include "../libcommon/run.h"
 #include "../libcommon/shard.h"
@@ -17,10 +18,14 @@ static const char *const algos[] = { "gptq", "rtn", NULL };
 static const char *const compats[] = { "0.14", RECIPE_V10, NULL };
 static const char *const specials[] = { "never", "always", "once", NULL }; /* as enum tok_special */
 
+enum { RANKS_LIST_MAX = 32 };
+
 static struct {
     struct shard_opts o;
     const char *dir, *algo, *sequential, *special, *compat;
     struct opt_list chat;
+    const char *ranks;
+    int         list[RANKS_LIST_MAX], list_count;
     bool        plan_only, quiet;
 } cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1 }, .dir = ".",
     .algo = "gptq", .sequential = "input", .special = "once", .compat = "0.14" };
@@ -46,7 +51,7 @@ static const struct opt options[] = {
     OPT_FLAG(0, "count-padding", &cfg.o.count_padding, "use tokens that an attention mask excludes"),
     OPT_CHOICE(0, "sequential", &cfg.sequential, sequential_names, "mode", "input, layer or none"),
     OPT_INT(0, "block-tokens", &cfg.o.block_tokens, 1, 1 << 24, "n", "tokens that are summed together"),
-    OPT_INT(0, "ranks", &cfg.o.ranks, 1, 1 << 20, "n", "ranks that will share the work"),
+    OPT_STR(0, "ranks", &cfg.ranks, "n", "ranks that will share the work (default: 1); with --plan also 1,2,4"),
     OPT_FLAG(0, "replan", &cfg.o.replan, "give what is not done of an existing plan to so many ranks"),
     OPT_FLAG(0, "plan", &cfg.plan_only, "print what each module gets and what it costs, and write nothing"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
@@ -85,6 +90,55 @@ print_plan(const struct shard *s)
         s->plan.task_count, s->plan.step_count, total);
 }
 
+/* A line for each of several numbers of ranks. */
+static int
+print_predictions(struct shard *s)
+{
+    struct prediction one, p;
+    const struct backend *bk;
+    struct dev_opts o = { 0 };
+    struct rates r;
+    struct dev *dev;
+    int rc;
+
+    TRY(shard_blocks(s, &cfg.o));
+    TRY(backend_find(&bk, NULL));
+    TRY(bk->open(&dev, &o));
+    rc = predict_rates(&r, bk, dev, s->arch.dtype == DT_BF16 ? DT_BF16 : DT_F32);
+    bk->close(dev);
+    TRY(rc);
+    TRY(predict(&one, &s->plan, &s->arch, &r, 1));
+    (void)printf("# %lld tokens; a rank of %d threads, 1e9 multiply-adds a second: forward %.0f, products %.0f, "
+        "factor %.0f, rows %.0f; link %.0f GB/s\n", (long long)s->plan.tokens, r.threads, r.forward * 1e-9,
+        r.products * 1e-9, r.factor * 1e-9, r.rows * 1e-9, r.link * 1e-9);
+    (void)printf("ranks\tseconds\tcalibrate\treduce\tcompress\tlongest\timbalance\tmemory\tdisk\tefficiency\n");
+    for (int i = 0; i < cfg.list_count; i++) {
+        TRY(predict(&p, &s->plan, &s->arch, &r, cfg.list[i]));
+        (void)printf("%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t%.0f\t%.3f\n", p.ranks, p.seconds, p.calibrate,
+            p.reduce, p.compress, p.longest, p.imbalance, p.memory, p.disk, one.seconds / p.seconds / p.ranks);
+    }
+    return RC_OK;
+}
+
+static void
+parse_ranks(void)
+{
+    const char *s = cfg.ranks;
+
+    for (; s != NULL && cfg.list_count < RANKS_LIST_MAX; cfg.list_count++) {
+        char *end;
+        long n = strtol(s, &end, 10);
+
+        if (end == s || n < 1 || n > 1 << 20 || (*end != '\0' && *end != ','))
+            die(RC_USAGE, "--ranks is \"%s\", want a number of ranks%s", cfg.ranks, cfg.plan_only ? " or several" : "");
+        cfg.list[cfg.list_count] = (int)n;
+        s = *end == ',' ? end + 1 : NULL;
+    }
+    if (s != NULL || (cfg.list_count > 1 && !cfg.plan_only))
+        die(RC_USAGE, "--ranks is \"%s\", too many numbers", cfg.ranks);
+    cfg.o.ranks = cfg.list_count > 0 ? cfg.list[0] : 1;
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -93,6 +147,7 @@ main(int argc, char *argv[])
 
     (void)opt_parse(&tool, argc, argv);
     msg_quiet(cfg.quiet);
+    parse_ranks();
     cfg.o.gptq = strcmp(cfg.algo, "gptq") == 0;
     cfg.o.v10 = strcmp(cfg.compat, RECIPE_V10) == 0;
     cfg.o.sequential = sequential_find(cfg.sequential);
@@ -119,7 +174,9 @@ main(int argc, char *argv[])
     if (cfg.o.recipe == NULL && cfg.o.stage != NULL)
         die(RC_USAGE, "--stage goes with -r");
     if ((rc = shard_open(&s, cfg.dir, &cfg.o)) == RC_OK) {
-        if (cfg.plan_only)
+        if (cfg.plan_only && cfg.list_count > 0)
+            rc = print_predictions(&s);
+        else if (cfg.plan_only)
             print_plan(&s);
         else
             rc = shard_write(&s, &cfg.o);
