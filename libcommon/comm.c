@@ -116,6 +116,7 @@ comm_take_grid(struct comm *c, int step, enum point point, struct hess *h)
         if (done)
             break;
         TRY(comm_pause(c, &us));
+        TRY(peers_expect(&c->peers, c->run->plan.blocks[0].rank));
     }
     h->has_grid = true;
     return RC_OK;
@@ -126,6 +127,15 @@ comm_start(struct comm *c, struct comm_sum *s)
 {
     s->done = s->returned = false;
     return c->kind->start(c, s);
+}
+
+static int
+expect_givers(const struct comm *c, const struct comm_sum *s)
+{
+    for (int r = 0; r < c->ranks; r++)
+        if (!s->done && r != c->rank && c->kind->waits(c, s, r))
+            TRY(peers_expect(&c->peers, r));
+    return RC_OK;
 }
 
 int
@@ -151,6 +161,8 @@ comm_next(struct comm *c, struct comm_sum *s, int count, struct comm_sum **out)
         }
         if (left > 0)
             TRY(comm_pause(c, &us));
+        for (int i = 0; i < count; i++)
+            TRY(expect_givers(c, &s[i]));
     }
     return RC_OK;
 }

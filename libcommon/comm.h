@@ -46,6 +46,7 @@ struct comm_kind {
     int  (*take_grid)(struct comm *c, int step, enum point point, struct hess *h, bool *done); /* called until done */
     int  (*start)(struct comm *c, struct comm_sum *s);
     int  (*test)(struct comm *c, struct comm_sum *s); /* goes on with it as far as it can; sets done */
+    bool (*waits)(const struct comm *c, const struct comm_sum *s, int rank); /* for something of that rank's */
     void (*forget)(struct comm_sum *s); /* frees s->own, done or not; may be NULL */
     void (*drop)(struct comm *c, int step); /* the step is compressed: nobody wants its sums any more */
 };

@@ -202,6 +202,14 @@ test(struct comm *c, struct comm_sum *s)
     return RC_OK;
 }
 
+static bool
+waits(const struct comm *c, const struct comm_sum *s, int rank)
+{
+    const struct partial *p = s->own;
+
+    return c->gives[rank] && p != NULL && !p->have[rank];
+}
+
 static void
 forget(struct comm_sum *s)
 {
@@ -229,5 +237,6 @@ drop(struct comm *c, int step)
 
 const struct comm_kind comm_files = {
     .name = "files", .usable = usable, .open = open_files, .close = close_files, .give_grid = give_grid,
-    .take_grid = take_grid, .start = start, .test = test, .forget = forget, .drop = drop,
+    .take_grid = take_grid, .start = start, .test = test, .waits = waits,
+    .forget = forget, .drop = drop,
 };

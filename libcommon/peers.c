@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BEAT_SECONDS = 1, LINE_MAX_BYTES = 256 };
+enum { BEAT_SECONDS = 1, OVERTAKE_SECONDS = 5, LINE_MAX_BYTES = 256 };
 
 static double
 now(void)
@@ -187,6 +187,8 @@ check_one(struct peers *p, int rank)
         if (strcmp(s.state, "failed") == 0)
             return err_set(RC_RETRY, "rank %d: failed with exit status %d, process %ld on %s", rank, s.code, s.pid,
                 s.host);
+        if (!r->done)
+            r->heard = now();
         r->done = true;
     }
     r->stamp = there ? s.stamp : r->stamp;
@@ -210,6 +212,15 @@ peers_check(struct peers *p)
         if (r != p->rank)
             TRY(check_one(p, r));
     return RC_OK;
+}
+
+int
+peers_expect(const struct peers *p, int rank)
+{
+    const struct peer *r = &p->peer[rank];
+
+    return !r->done || now() - r->heard < OVERTAKE_SECONDS ? RC_OK :
+        err_set(RC_RETRY, "rank %d: has ended before the others", rank);
 }
 
 int

@@ -17,7 +17,7 @@ enum { PEERS_FRESH_SECONDS = 10 };
 struct peer {
     bool    seen, done; /* in this run */
     int64_t stamp;      /* of its file, by the file system's clock */
-    double  heard;      /* when we saw that, by ours */
+    double  heard;      /* when we saw that, or that it was done, by ours */
 };
 
 struct peers {
@@ -39,6 +39,9 @@ int  peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeo
 void peers_close(struct peers *p, int rc);
 
 int peers_check(struct peers *p);
+/* RC_RETRY: somebody waits for what this rank has not given, but it has ended; as of some seconds ago, so that what it
+ * gave last is not overtaken by its end. */
+int peers_expect(const struct peers *p, int rank);
 
 /* RC_RETRY, naming it, when some rank of DIR runs on this machine, or elsewhere touched its file within the last
  * PEERS_FRESH_SECONDS. */

@@ -2,8 +2,8 @@
  *
  * A step takes as long as its slowest rank: the forward pass and the products of its own tokens, then its own tasks.
  * Between the two the sums travel: a rank with tasks gets 2 (ranks - 1) / ranks of each sum's bytes at the assumed
- * speed of a link, and nothing of that is counted as hidden. Products of an expert's own input are not counted. What is the same for any number of ranks (making the plan,
- * writing the checkpoint) is not counted.
+ * speed of a link, and nothing of that is counted as hidden. Products of an expert's own input are not counted, nor is
+ * what is the same for any number of ranks: making the plan, writing the checkpoint.
  */
 #ifndef LLMC_PREDICT_H
 #define LLMC_PREDICT_H

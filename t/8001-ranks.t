@@ -136,6 +136,17 @@ for c in '3 2' '2 4' '4 1'; do
     "
 done
 ok 'who is lost is named' 'cat k.lost.*; grep -q "^llmc-hessian.0.: rank 1: " k.lost.0'
+ok 'a rank whose calib is killed between two steps does not keep the others' '
+    plan k2 2 -s W4A16 -g 32
+    rc=0
+    for r in 0 1; do
+        { if [ $r -eq 1 ]; then llmc-calib -C k2 --rank 1 --ranks 2 -q -s 0; else llmc-calib -C k2 --rank 0 --ranks 2 -q; fi |
+            llmc-hessian -C k2 --rank $r --ranks 2 -q | llmc-gptq -C k2 --rank $r --ranks 2 -q >k2.$r; } 2>k2.lost.$r &
+    done
+    wait
+    cat k2.lost.*
+    grep -q "^llmc-hessian.0.: rank 1: has ended before the others" k2.lost.0
+'
 fails 75 'no replan while a rank is at work' '
     plan busy 2 -s W4A16 -g 32
     sleep 20 | timeout 20 llmc-hessian -C busy --rank 0 --ranks 2 -q >/dev/null 2>&1 &

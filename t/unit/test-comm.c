@@ -248,6 +248,35 @@ test_lost(void **state)
     expect_lost(s, 0, 40, "has not started"); /* what a dead one left there is no sign of life */
 }
 
+/* It ended well, but has not given what we wait for. */
+static void
+test_left_early(void **state)
+{
+    struct set *s = *state;
+    const bool takes[2] = { true, false };
+    struct comm_sum sum = { .step = 4, .point = POINT_O, .takes = takes }, *next;
+    struct run run;
+    struct comm c;
+    struct hess h;
+    pid_t pid;
+
+    clear();
+    for (int b = 0; b < BLOCKS; b++)
+        s->blocks[b].rank = b % 2;
+    pid = other(s, RC_OK, 0);
+    as_rank(s, &run, 0, 2);
+    assert_int_equal(comm_open(&c, &run, "files", 60), RC_OK);
+    assert_int_equal(hess_init(&h, N), RC_OK);
+    sum.h = &h;
+    assert_int_equal(comm_start(&c, &sum), RC_OK);
+    assert_int_equal(comm_next(&c, &sum, 1, &next), RC_RETRY);
+    assert_says(err_text(), "rank 1: has ended before the others");
+    comm_forget(&c, &sum);
+    comm_close(&c, RC_RETRY);
+    hess_free(&h);
+    assert_int_equal(ended(pid), 0);
+}
+
 static void
 test_refused(void **state)
 {
@@ -288,7 +317,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_partitions), cmocka_unit_test(test_spoiled), cmocka_unit_test(test_lost),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_left_early), cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
