@@ -140,7 +140,8 @@ ok 'a rank whose calib is killed between two steps does not keep the others' '
     plan k2 2 -s W4A16 -g 32
     rc=0
     for r in 0 1; do
-        { if [ $r -eq 1 ]; then llmc-calib -C k2 --rank 1 --ranks 2 -q -s 0; else llmc-calib -C k2 --rank 0 --ranks 2 -q; fi |
+        [ $r -eq 1 ] && only="-s 0" || only=
+        { llmc-calib -C k2 --rank $r --ranks 2 -q $only |
             llmc-hessian -C k2 --rank $r --ranks 2 -q | llmc-gptq -C k2 --rank $r --ranks 2 -q >k2.$r; } 2>k2.lost.$r &
     done
     wait
