@@ -314,6 +314,7 @@ static void (*const outside[])(const struct arch *a, char *out) = { arch_embed, 
 static void
 check_arch(struct check *c)
 {
+    void (*const outside[])(const struct arch *, char[ARCH_NAME_MAX]) = { arch_embed, arch_final_norm, arch_head };
     char name[ARCH_NAME_MAX];
     struct arch a;
     int width;
