@@ -23,6 +23,8 @@ enum { ARCH_NAME_MAX = 256, ARCH_LAYERS_MAX = 1024, ARCH_EXPERTS_MAX = 1024, ROP
 
 enum point { POINT_ATTN, POINT_O, POINT_MLP, POINT_DOWN, POINT_COUNT };
 
+enum { ARCH_POINTS_MAX = POINT_COUNT + 2 * ARCH_EXPERTS_MAX }; /* with inputs of experts, see arch_expert_point */
+
 enum role {
     ROLE_Q, ROLE_K, ROLE_V, ROLE_QKV, ROLE_O, ROLE_ROUTER, ROLE_SHARED_GATE, ROLE_GATE, ROLE_UP, ROLE_GATE_UP,
     ROLE_DOWN, ROLE_COUNT
@@ -81,7 +83,13 @@ int arch_read(struct arch *a, const json_t *config);
 /* Where in a checkpoint of several parts the decoder lies; has: there is such a tensor. RC_DATA: nowhere. */
 int arch_locate(struct arch *a, bool (*has)(const void *ctx, const char *tensor), const void *ctx);
 
-const char *arch_point_name(enum point p); /* "attn", "o", "mlp", "down" */
+/* An input of its own for one expert at POINT_MLP or POINT_DOWN: a number beyond POINT_COUNT. expert -1: p itself. */
+enum point  arch_expert_point(enum point p, int expert);
+enum point  arch_point_base(enum point p);
+int         arch_point_expert(enum point p); /* -1: no one's */
+int         arch_point_total(const struct arch *a); /* numbers in use, with experts' */
+const char *arch_point_name(enum point p); /* "attn", "o", "mlp", "down"; "mlp.17", "down.17": of expert 17 */
+int         arch_point_find(const char *name); /* -1: none */
 int  arch_width(const struct arch *a, int layer, enum point p, int expert); /* of an input; expert -1: of no one's */
 int  arch_linear_count(const struct arch *a, int layer);
 /* i-th of a layer, without and then with experts, those of one expert together. */

@@ -2,6 +2,7 @@
 #include "arch_family.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const point_names[POINT_COUNT] = { "attn", "o", "mlp", "down" };
@@ -154,10 +155,62 @@ arch_class(enum role r)
     return r == ROLE_ROUTER || r == ROLE_SHARED_GATE ? "Router" : "Linear";
 }
 
+/* --- inputs --- */
+
+enum point
+arch_expert_point(enum point p, int expert)
+{
+    return expert < 0 ? p : (enum point)(POINT_COUNT + 2 * expert + (p == POINT_DOWN));
+}
+
+enum point
+arch_point_base(enum point p)
+{
+    return p < POINT_COUNT ? p : (p - POINT_COUNT) % 2 == 1 ? POINT_DOWN : POINT_MLP;
+}
+
+int
+arch_point_expert(enum point p)
+{
+    return p < POINT_COUNT ? -1 : (int)(p - POINT_COUNT) / 2;
+}
+
+int
+arch_point_total(const struct arch *a)
+{
+    return POINT_COUNT + 2 * a->experts;
+}
+
 const char *
 arch_point_name(enum point p)
 {
-    return point_names[p];
+    static char names[2 * ARCH_EXPERTS_MAX][16]; /* made when they are asked for */
+    char *name;
+
+    if (p < POINT_COUNT)
+        return point_names[p];
+    name = names[p - POINT_COUNT];
+    (void)snprintf(name, sizeof(names[0]), "%s.%d", point_names[arch_point_base(p)], arch_point_expert(p));
+    return name;
+}
+
+int
+arch_point_find(const char *name)
+{
+    size_t len = strcspn(name, ".");
+    char *end;
+    long expert;
+
+    for (int p = 0; p < POINT_COUNT; p++) {
+        if (strncmp(point_names[p], name, len) != 0 || point_names[p][len] != '\0')
+            continue;
+        if (name[len] == '\0')
+            return p;
+        expert = strtol(name + len + 1, &end, 10);
+        if (p >= POINT_MLP && name[len + 1] >= '0' && name[len + 1] <= '9' && *end == '\0' && expert < ARCH_EXPERTS_MAX)
+            return (int)arch_expert_point((enum point)p, (int)expert);
+    }
+    return -1;
 }
 
 bool

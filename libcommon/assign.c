@@ -37,7 +37,7 @@ struct spread {
     struct piece *pieces;
     int           count, piece_count, ranks;
     double       *load;                /* [ranks] */
-    bool         *has;                 /* [ranks][POINT_COUNT] the factor */
+    bool         *has;                 /* [ranks][ARCH_POINTS_MAX] the factor */
 };
 
 double
@@ -108,7 +108,7 @@ factor_on(const struct spread *s, const struct piece *c, int rank)
 {
     const struct task *t = s->items[c->item].t;
 
-    return !by_hessian(s->p, t) || (s->has[rank * POINT_COUNT + (int)t->point] && !alone(t)) ? 0 :
+    return !by_hessian(s->p, t) || (s->has[rank * ARCH_POINTS_MAX + (int)t->point] && !alone(t)) ? 0 :
         assign_factor_cost(t->cols);
 }
 
@@ -135,7 +135,7 @@ spread(struct spread *s)
         }
     }
     qsort(s->pieces, (size_t)s->piece_count, sizeof(*s->pieces), longest_first);
-    memset(s->has, 0, (size_t)s->ranks * POINT_COUNT);
+    memset(s->has, 0, (size_t)s->ranks * ARCH_POINTS_MAX);
     for (int r = 0; r < s->ranks; r++)
         s->load[r] = 0;
     for (int i = 0; i < s->piece_count; i++) {
@@ -145,7 +145,7 @@ spread(struct spread *s)
             if (s->load[r] + factor_on(s, c, r) < s->load[c->rank] + factor_on(s, c, c->rank))
                 c->rank = r;
         s->load[c->rank] += c->cost + factor_on(s, c, c->rank);
-        s->has[c->rank * POINT_COUNT + (int)s->items[c->item].t->point] = true;
+        s->has[c->rank * ARCH_POINTS_MAX + (int)s->items[c->item].t->point] = true;
         most = s->load[c->rank] > most ? s->load[c->rank] : most;
     }
     return most;
@@ -366,7 +366,7 @@ assign_ranks(struct plan *p, int ranks)
     s.items = mem_alloc(most + 1, sizeof(*s.items));
     s.pieces = mem_alloc(parts, sizeof(*s.pieces));
     s.load = mem_alloc(n, sizeof(*s.load));
-    s.has = mem_alloc(n * POINT_COUNT, sizeof(*s.has));
+    s.has = mem_alloc(n * ARCH_POINTS_MAX, sizeof(*s.has));
     if (tokens == NULL || s.items == NULL || s.pieces == NULL || s.load == NULL || s.has == NULL) {
         rc = RC_OS;
     } else {

@@ -308,13 +308,12 @@ has_tensor(const void *check, const char *name)
     return check_tensor(check, name) != NULL;
 }
 
-/* Models of unknown families are held to their own tensors alone; so are those whose decoder is not found. */
 static void (*const outside[])(const struct arch *a, char *out) = { arch_embed, arch_final_norm, arch_head };
 
+/* Models of unknown families are held to their own tensors alone; so are those whose decoder is not found. */
 static void
 check_arch(struct check *c)
 {
-    void (*const outside[])(const struct arch *, char[ARCH_NAME_MAX]) = { arch_embed, arch_final_norm, arch_head };
     char name[ARCH_NAME_MAX];
     struct arch a;
     int width;

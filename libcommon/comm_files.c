@@ -226,7 +226,7 @@ drop(struct comm *c, int step)
 {
     char path[PATH_MAX];
 
-    for (int p = 0; p < POINT_COUNT; p++) {
+    for (int p = 0; p < arch_point_total(&c->run->arch); p++) {
         if (partial_path(c, step, (enum point)p, c->rank, path) == RC_OK)
             (void)unlink(path);
         if (c->run->plan.block_count > 0 && c->run->plan.blocks[0].rank == c->rank &&

@@ -46,8 +46,8 @@ struct grid {                          /* on its way to the others */
 
 struct own {
     struct grid *grids;
-    MPI_Request  grid_in[POINT_COUNT];
-    bool         asked[POINT_COUNT];
+    MPI_Request  grid_in[ARCH_POINTS_MAX];
+    bool         asked[ARCH_POINTS_MAX];
     bool         ready;                /* MPI is */
 };
 

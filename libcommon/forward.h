@@ -116,10 +116,11 @@ int fwd_pending(const struct arch *a, int layer, enum point p);
 int fwd_input(struct fwd *f, const struct fwd_block *b, const void **x);
 int fwd_step(struct fwd *f, struct fwd_block *b);
 
-/* Of a layer with experts, at POINT_MLP or POINT_DOWN: *x = norm(x), and which experts get which rows of it, added to
- * route.tokens. The router must be loaded (fwd_load_router, or all of POINT_DOWN). */
+/* Of a layer with experts, at POINT_MLP or POINT_DOWN: *x = norm(x), and which experts get which rows of it. The
+ * router must be loaded (fwd_load_router, or all of POINT_DOWN). */
 int fwd_route(struct fwd *f, const struct fwd_block *b, const void **x);
 int fwd_load_router(struct fwd *f);
+void fwd_route_count(struct fwd *f, const struct fwd_block *b); /* adds the rows of each expert to route.tokens */
 /* After fwd_route: inputs of expert e at b->point, of all rows or of those routed to it; *rows may be 0. Expert -1 is
  * the shared one at POINT_DOWN. Valid until the next call on f. */
 int fwd_expert_input(struct fwd *f, const struct fwd_block *b, const void *x, int e, bool all, const void **in,

@@ -125,10 +125,15 @@ fwd_route(struct fwd *f, const struct fwd_block *b, const void **x)
             if (!isfinite(p[e]))
                 return err_set(RC_NUMERIC, "layer %d: the router's result is not finite", f->layer);
         choose(f, p, expert, f->route.weight + (size_t)r * (size_t)a->experts_per_token);
-        for (int k = 0; k < a->experts_per_token; k++)
-            f->route.tokens[expert[k]]++;
     }
     return RC_OK;
+}
+
+void
+fwd_route_count(struct fwd *f, const struct fwd_block *b)
+{
+    for (int i = 0; i < b->rows * f->arch->experts_per_token; i++)
+        f->route.tokens[f->route.expert[i]]++;
 }
 
 /* Rows of expert e and their weights: route.rows, route.weights; returns how many. */

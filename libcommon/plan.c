@@ -21,6 +21,8 @@ enum { FIELDS_MAX = 12, TABLE_MAX = 1 << 28, PIECES = 16, PIECE_BYTES = 65536 };
 
 const char *const sequential_names[] = { "input", "layer", "none", NULL };
 
+const char *const experts_names[] = { "all", "routed", NULL };
+
 const char *
 sequential_name(enum sequential s)
 {
@@ -311,10 +313,8 @@ add_task(struct plan *p, const struct line *l)
     if ((t->name = mem_strdup(l->field[0])) == NULL || (t->module = mem_strdup(l->field[3])) == NULL)
         return RC_OS;
     TRY(line_int(l, 1, p->step_count - 1, &t->step));
-    for (point = 0; point < POINT_COUNT; point++)
-        if (strcmp(l->field[2], arch_point_name((enum point)point)) == 0)
-            break;
-    if (point == POINT_COUNT || strchr(t->name, '/') != NULL || t->name[0] == '.')
+    point = arch_point_find(l->field[2]);
+    if (point < 0 || strchr(t->name, '/') != NULL || t->name[0] == '.')
         return err_set(RC_DATA, "%s line %d: not a task", l->path, l->number);
     t->point = (enum point)point;
     TRY(line_int(l, 4, INT_MAX, &t->row0));
@@ -415,12 +415,14 @@ static int
 fingerprint(const struct plan *p, char out[DIGEST_HEX])
 {
     static const char *const keys[] = { "algorithm", "model_fingerprint", "data_fingerprint", "sequential",
-        "block_tokens", "recipe" };
+        "block_tokens", "recipe", "experts", "expert_tokens" };
     struct digest d;
     char *text;
 
     digest_init(&d);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (json_object_get(p->json, keys[i]) == NULL && strncmp(keys[i], "expert", 6) == 0)
+            continue; /* the model has none */
         text = json_dumps(json_object_get(p->json, keys[i]), JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY);
         digest_str(&d, text);
         mem_free(text);
@@ -448,8 +450,8 @@ plan_write(struct plan *p)
 static int
 read_settings(struct plan *p)
 {
-    const char *model, *seq, *model_fp, *data_fp, *fp;
-    int64_t algorithm, block_tokens, ranks;
+    const char *model, *seq, *model_fp, *data_fp, *fp, *experts;
+    int64_t algorithm, block_tokens, ranks, expert_tokens;
 
     TRY(jget_int(p->json, "algorithm", 0, 0, INT_MAX, &algorithm));
     if (algorithm != PLAN_ALGORITHM)
@@ -462,6 +464,10 @@ read_settings(struct plan *p)
     TRY(jget_str(p->json, "fingerprint", "", &fp));
     TRY(jget_int(p->json, "block_tokens", 0, 1, INT_MAX, &block_tokens));
     TRY(jget_int(p->json, "ranks", 1, 1, INT_MAX, &ranks));
+    TRY(jget_str(p->json, "experts", experts_names[EXPERTS_ALL], &experts));
+    TRY(jget_int(p->json, "expert_tokens", 0, 0, INT_MAX, &expert_tokens));
+    p->experts = strcmp(experts, experts_names[EXPERTS_ROUTED]) == 0 ? EXPERTS_ROUTED : EXPERTS_ALL;
+    p->expert_tokens = (int)expert_tokens;
     p->sequential = sequential_find(seq);
     p->block_tokens = (int)block_tokens;
     p->ranks = (int)ranks;

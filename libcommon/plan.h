@@ -28,6 +28,9 @@
 
 enum { PLAN_ALGORITHM = 2 }; /* changes when the bytes of a result change */
 
+/* What an expert's Hessians are summed over: all tokens, or those that are routed to it. */
+enum experts { EXPERTS_ALL, EXPERTS_ROUTED };
+
 enum sequential { SEQUENTIAL_INPUT, SEQUENTIAL_LAYER, SEQUENTIAL_NONE };
 
 struct step {
@@ -40,7 +43,7 @@ struct task {
     char      *name;   /* of its file: the module, and "@FIRST-END" when it is a part */
     char      *module;
     int        step;
-    enum point point;
+    enum point point; /* input: of its expert, where that has one of its own (arch_expert_point) */
     int        row0, end; /* rows of it */
     int        rows, cols; /* of the module */
     int        group;     /* in the recipe; -1: cache scales */
@@ -61,6 +64,8 @@ struct plan {
     char            model_fingerprint[DIGEST_HEX], data_fingerprint[DIGEST_HEX];
     enum sequential sequential;
     int             block_tokens; /* samples are gathered into blocks up to so many tokens */
+    enum experts    experts;
+    int             expert_tokens; /* with fewer of them an expert is rounded plainly */
     int             ranks;
     struct recipe  *recipe;
     json_t         *json;
@@ -83,6 +88,7 @@ int plan_write_tables(const struct plan *p);
 
 const char     *sequential_name(enum sequential s);
 enum sequential sequential_find(const char *name); /* names as in --sequential; unknown: INPUT */
+extern const char *const experts_names[]; /* as in --experts; ends with NULL */
 extern const char *const sequential_names[];       /* ends with NULL */
 
 /* Path of a file in the work directory, in a buffer of PATH_MAX; RC_DATA when it does not fit. */

@@ -36,6 +36,14 @@ source_rows(struct run *run, const char *module, int row0, int end, int cols, fl
     return sum == 0.0f ? RC_OK : err_set(RC_DATA, "weight has values that are not finite");
 }
 
+static bool
+same_parent(const char *a, const char *b)
+{
+    size_t len = (size_t)(strrchr(a, '.') - a);
+
+    return strncmp(a, b, len + 1) == 0 && strchr(b + len + 1, '.') == NULL;
+}
+
 /* Largest magnitude of all weights that share a global scale with the task's: those of its input's modules, which the
  * runtime fuses. */
 static int
@@ -50,8 +58,8 @@ shared_absmax(struct run *run, const struct task *t, float *absmax)
         const struct task *u = &run->plan.tasks[i];
         float m;
 
-        if (u->point != t->point || plan_task_cache(u))
-            continue;
+        if (u->point != t->point || plan_task_cache(u) || !same_parent(u->module, t->module))
+            continue; /* experts that share an input are not fused with each other */
         rc = source_rows(run, u->module, u->row0, u->end, u->cols, &w);
         m = rc == RC_OK ? scale_absmax(w, (size_t)(u->end - u->row0) * (size_t)u->cols) : 0;
         mem_free(w);

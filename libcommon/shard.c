@@ -119,8 +119,10 @@ static int
 add_task(struct shard *s, const struct shard_module *m, int step)
 {
     struct task *t = &s->plan.tasks[s->plan.task_count++];
+    bool own = m->linear.point == POINT_DOWN || s->plan.experts == EXPERTS_ROUTED;
+    enum point point = arch_expert_point(m->linear.point, own ? m->linear.expert : -1);
 
-    *t = (struct task){ .step = step, .point = m->linear.point, .end = m->linear.rows, .rows = m->linear.rows,
+    *t = (struct task){ .step = step, .point = point, .end = m->linear.rows, .rows = m->linear.rows,
         .cols = m->linear.cols, .group = m->group };
     t->name = mem_strdup(m->name);
     t->module = mem_strdup(m->name);
@@ -204,6 +206,8 @@ shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
     *s = (struct shard){ 0 };
     s->plan.sequential = o->sequential;
     s->plan.block_tokens = o->block_tokens;
+    s->plan.experts = o->experts;
+    s->plan.expert_tokens = o->expert_tokens;
     if ((s->plan.dir = mem_strdup(dir)) == NULL)
         return RC_OS;
     TRY(open_model(s, o));
@@ -252,7 +256,17 @@ make_json(struct shard *s, const struct shard_opts *o)
         o->data != NULL ? o->data : "", "data_fingerprint", p->data_fingerprint, "sequential",
         sequential_name(p->sequential), "block_tokens", p->block_tokens, "ranks", p->ranks, "samples",
         (json_int_t)p->samples, "tokens", (json_int_t)p->tokens, "recipe", recipe);
+    if (p->json != NULL && s->arch.experts > 0 &&
+        (json_object_set_new(p->json, "experts", json_string(experts_names[p->experts])) != 0 ||
+        json_object_set_new(p->json, "expert_tokens", json_integer(p->expert_tokens)) != 0))
+        return err_set(RC_OS, "cannot build plan.json");
     return p->json != NULL ? RC_OK : err_set(RC_OS, "cannot build plan.json");
+}
+
+static bool
+differ(const json_t *a, const json_t *b)
+{
+    return a == NULL || b == NULL ? a != b : !json_equal(a, b);
 }
 
 /* An existing plan: RC_OK if it is the same one, RC_DATA naming what differs; *exists says whether there is one. */
@@ -261,7 +275,8 @@ compare(const struct shard *s, const struct shard_opts *o, bool *exists)
 {
     static const struct { const char *key, *what; } keys[] = { { "model_fingerprint", "model" },
         { "data_fingerprint", "calibration data" }, { "recipe", "recipe" }, { "sequential", "--sequential" },
-        { "block_tokens", "--block-tokens" }, { "algorithm", "algorithm version" } };
+        { "block_tokens", "--block-tokens" }, { "algorithm", "algorithm version" },
+        { "experts", "--experts" }, { "expert_tokens", "--expert-tokens" } };
     char path[PATH_MAX];
     struct plan old;
     int rc;
@@ -274,7 +289,7 @@ compare(const struct shard *s, const struct shard_opts *o, bool *exists)
     TRY(plan_read(&old, s->plan.dir));
     rc = RC_OK;
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && rc == RC_OK; i++)
-        if (!json_equal(json_object_get(old.json, keys[i].key), json_object_get(s->plan.json, keys[i].key)))
+        if (differ(json_object_get(old.json, keys[i].key), json_object_get(s->plan.json, keys[i].key)))
             rc = err_set(RC_DATA, "%s: was made with another %s", s->plan.dir, keys[i].what);
     if (rc == RC_OK && o->replan && old.ranks != s->plan.ranks)
         rc = replan_plan(&old, s->plan.ranks);

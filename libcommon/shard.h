@@ -20,6 +20,8 @@ struct shard_opts {
     bool            config; /* a model that is config.json alone will do: nothing will be written */
     enum tok_special special;
     enum sequential sequential;
+    enum experts    experts;
+    int             expert_tokens;
 };
 
 struct shard_module {

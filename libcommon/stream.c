@@ -14,7 +14,7 @@ enum { KINDS = 5, COLS_MAX = 1 << 20 };
 static const char *const kinds[KINDS] = { "begin", "input", "cache", "end", "failed" };
 
 /* Frames ahead of the reader: one that it reads, one that waits for it, one that is written. */
-enum { INT_TEXT = 16, POINTS_TEXT = 16 * POINT_COUNT, RING_SLOTS = 3, ATTACH_MS = 5000 };
+enum { INT_TEXT = 16, POINTS_TEXT = 12 * ARCH_POINTS_MAX, RING_SLOTS = 3, ATTACH_MS = 5000 };
 
 void
 stream_open(struct stream_out *o, int fd, size_t largest)
@@ -38,7 +38,7 @@ gone(void *ctx)
 }
 
 int
-stream_begin(struct stream_out *o, int step, const char *plan, unsigned points)
+stream_begin(struct stream_out *o, int step, const char *plan, const bool *points)
 {
     char num[INT_TEXT], list[POINTS_TEXT] = "";
     struct st_meta meta[] = { { "kind", kinds[STREAM_BEGIN] }, { "step", num }, { "plan", plan }, { "points", list },
@@ -46,8 +46,8 @@ stream_begin(struct stream_out *o, int step, const char *plan, unsigned points)
     size_t n = 0;
 
     (void)snprintf(num, sizeof(num), "%d", step);
-    for (int p = 0; p < POINT_COUNT; p++)
-        if ((points >> p & 1) != 0)
+    for (int p = 0; p < ARCH_POINTS_MAX; p++)
+        if (points[p])
             n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", n > 0 ? "," : "", arch_point_name((enum point)p));
     TRY(st_write_frame(o->fd, NULL, 0, meta, o->ring != NULL ? 5 : 4));
     if (o->ring != NULL && !o->tried && !ring_attached(o->ring, o->wait_ms, gone, o))
@@ -140,15 +140,17 @@ meta_int(const struct st_file *st, const char *key, int *out)
     return RC_OK;
 }
 
-/* The point that the first len bytes name, or POINT_COUNT. */
-static enum point
+/* The point that the first len bytes name, or -1. */
+static int
 point_find(const char *name, size_t len)
 {
-    enum point p = 0;
+    char text[32];
 
-    while (p < POINT_COUNT && (strlen(arch_point_name(p)) != len || strncmp(name, arch_point_name(p), len) != 0))
-        p++;
-    return p;
+    if (len >= sizeof(text))
+        return -1;
+    memcpy(text, name, len);
+    text[len] = '\0';
+    return arch_point_find(text);
 }
 
 static int
@@ -158,11 +160,11 @@ parse_points(struct stream_frame *f)
 
     for (const char *s = list; s != NULL && *s != '\0';) {
         size_t len = strcspn(s, ",");
-        enum point p = point_find(s, len);
+        int p = point_find(s, len);
 
-        if (p == POINT_COUNT)
+        if (p < 0)
             return err_set(RC_DATA, "stream: frame has points \"%s\"", list);
-        f->points |= 1u << p;
+        f->points[p] = true;
         s += len + (s[len] == ',');
     }
     return list != NULL ? RC_OK : err_set(RC_DATA, "stream: frame without \"points\"");
@@ -219,9 +221,11 @@ parse_input(struct stream_frame *f)
 {
     const char *point = st_meta(&f->st, "point");
 
-    f->point = point != NULL ? point_find(point, strlen(point)) : POINT_COUNT;
-    if (f->point == POINT_COUNT)
+    int found = point != NULL ? arch_point_find(point) : -1;
+
+    if (found < 0)
         return err_set(RC_DATA, "stream: frame has point \"%s\"", point != NULL ? point : "");
+    f->point = (enum point)found;
     TRY(meta_int(&f->st, "block", &f->block));
     TRY(meta_int(&f->st, "sequences", &f->sequences));
     return st_meta(&f->st, "frame") != NULL ? ring_input(f) : inline_input(f);

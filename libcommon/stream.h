@@ -4,6 +4,7 @@
  *     begin   step, plan, points: inputs of the step at these points follow; ring: shared memory that frames may lie in
  *     input   step, point, block, sequences; tensor "x" [rows, n], BF16 or F32; or, once a reader has opened the ring,
  *             frame, its number, and dtype, rows, cols of x, which lies there
+ *             sequences 0: the grid of sums follows from it, and nothing is added; point: of an expert, "down.17"
  *     cache   step, block: what attention cached at the step's point o; tensor "range" F32 [2 heads, 2], -min and max
  *             of keys, then of values, over the block's tokens
  *     end     step: all blocks have been sent
@@ -39,7 +40,7 @@ struct stream_out {
 void stream_open(struct stream_out *o, int fd, size_t largest);
 void stream_close(struct stream_out *o);
 /* RC_IO; where the reader of the ring went away, too. */
-int stream_begin(struct stream_out *o, int step, const char *plan, unsigned points);
+int stream_begin(struct stream_out *o, int step, const char *plan, const bool *points); /* [ARCH_POINTS_MAX] */
 int stream_input(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
     enum dtype dt, int rows, int cols);
 int stream_cache(struct stream_out *o, int step, int block, const float *range, int count); /* pairs */
@@ -63,7 +64,7 @@ struct stream_frame {
     struct ring     *ring; /* x lies there */
     uint32_t         number;
     char             plan[72];
-    unsigned         points; /* of BEGIN: 1 << point for each */
+    bool             points[ARCH_POINTS_MAX]; /* of BEGIN: which follow */
 };
 
 /* RC_OK, RC_RETRY at the end of the stream, RC_DATA, RC_IO. */

@@ -9,9 +9,6 @@ tokens 6 20 >eval
 for f in "$data"/arch/*/; do
     f=${f%/}
     f=${f##*/}
-    case $f in
-    *moe | mixtral | stacked) continue ;; # until experts have Hessians
-    esac
     family "$f" "$f"
     ok "$f is compressed, and loses less than by plain rounding" "
         llmc run $f -s W4A16 -g 16 -d ids -n 8 -l 24 -q -o $f.out >tasks

@@ -1,4 +1,5 @@
 /* llmc-calib - run calibration samples through the model step by step and emit the inputs of its modules */
+#include "../libcommon/experts.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/run.h"
@@ -53,29 +54,50 @@ struct calib {
     int              *ids;    /* their numbers */
     int               count;
     int               layer;  /* whose norms are loaded, -1: none */
+    bool             *want;   /* by point (arch_point_total): somebody wants its inputs in the step at hand, */
+    bool              want_cache; /* and the ranges of its cache */
     int               ahead;  /* step that was captured while the one before was propagated, or -1 */
     bool              piped;  /* stdout is a pipe */
     struct stream_out out;
     double            saved;  /* when states were last written */
 };
 
-/* Somebody wants the inputs of this point of the step, or (cache) the ranges that come with it. point < 0: either of
- * any point. */
 static bool
-wanted(const struct calib *c, int step, int point, bool cache)
+wants(const struct plan *p, const struct task *t)
+{
+    return plan_task_waits(p, t) && plan_task_match(t, cfg.only) && (cfg.again || !plan_task_done(p, t));
+}
+
+/* Somebody wants inputs of the step, or ranges of its cache. */
+static bool
+wanted(const struct calib *c, int step)
 {
     const struct plan *p = &c->run.plan;
 
-    if (cfg.step >= 0 && step != cfg.step)
-        return false;
-    for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++) {
-        const struct task *t = &p->tasks[i];
-
-        if ((point < 0 ? plan_task_waits(p, t) : (int)t->point == point && (cache ? plan_task_cache(t) :
-            plan_task_inputs(p, t))) && plan_task_match(t, cfg.only) && (cfg.again || !plan_task_done(p, t)))
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task && (cfg.step < 0 || step == cfg.step); i++)
+        if (wants(p, &p->tasks[i]))
             return true;
-    }
     return false;
+}
+
+/* Which, for all points at once: thousands of modules are not looked at for every block. */
+static int
+look(struct calib *c, int step)
+{
+    const struct plan *p = &c->run.plan;
+    size_t points = (size_t)arch_point_total(&c->run.arch);
+
+    if (c->want == NULL && (c->want = mem_alloc(points, sizeof(*c->want))) == NULL)
+        return RC_OS;
+    memset(c->want, 0, points * sizeof(*c->want));
+    c->want_cache = false;
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task && (cfg.step < 0 || step == cfg.step); i++) {
+        const struct task *t = &p->tasks[i];
+        bool *want = plan_task_cache(t) ? &c->want_cache : &c->want[t->point];
+
+        *want = *want || wants(p, t);
+    }
+    return RC_OK;
 }
 
 static int
@@ -83,7 +105,7 @@ last_wanted(const struct calib *c)
 {
     int step = c->run.plan.step_count - 1;
 
-    while (step >= 0 && !wanted(c, step, -1, false))
+    while (step >= 0 && !wanted(c, step))
         step--;
     return step;
 }
@@ -132,23 +154,77 @@ load_norms(struct calib *c, int layer)
     return RC_OK;
 }
 
+/* sequences 0: for the grid alone. */
 static int
-emit(struct calib *c, int step, int i, const struct fwd_block *b)
+send_input(struct calib *c, int step, enum point point, int block, int sequences, const void *x, int rows)
 {
-    enum point point = b->point;
-    const void *x;
-    int rc;
+    int rc = stream_input(&c->out, step, point, block, sequences, x, c->run.dt, rows, arch_width(&c->run.arch,
+        c->fwd.layer, arch_point_base(point), arch_point_expert(point)));
 
-    if (wanted(c, step, (int)point, true))
-        TRY(stream_cache(&c->out, step, c->ids[i], b->cache, 2 * c->run.arch.kv_heads));
-    if (!wanted(c, step, (int)point, false))
-        return RC_OK;
-    TRY(fwd_input(&c->fwd, b, &x));
-    rc = stream_input(&c->out, step, point, c->ids[i], b->samples, x, c->run.dt, b->rows,
-        arch_width(&c->run.arch, c->fwd.layer, point, -1));
     if (rc == RC_IO)
         check_reader();
     return rc;
+}
+
+static bool
+experts_at(const struct calib *c, const struct fwd_block *b)
+{
+    return (c->run.arch.layer[c->fwd.layer] & LAYER_MOE) != 0 && b->point >= POINT_MLP;
+}
+
+/* Inputs of every expert. All rows of the plan's first block decide the grid: there may be none of those routed. */
+static int
+emit_experts(struct calib *c, int step, int i, const struct fwd_block *b)
+{
+    bool all = c->run.plan.experts == EXPERTS_ALL;
+    const void *x, *in;
+    int rows;
+
+    TRY(fwd_route(&c->fwd, b, &x));
+    if (b->point == POINT_DOWN)
+        fwd_route_count(&c->fwd, b);
+    for (int e = -1; e < c->run.arch.experts; e++) {
+        enum point p = arch_expert_point(b->point, e);
+
+        if (!c->want[p])
+            continue;
+        if (e >= 0 && !all && c->ids[i] == 0) {
+            TRY(fwd_expert_input(&c->fwd, b, x, e, true, &in, &rows));
+            TRY(send_input(c, step, p, c->ids[i], 0, in, rows));
+        }
+        TRY(fwd_expert_input(&c->fwd, b, x, e, all, &in, &rows));
+        if (rows > 0)
+            TRY(send_input(c, step, p, c->ids[i], b->samples, in, rows));
+    }
+    return RC_OK;
+}
+
+static int
+emit(struct calib *c, int step, int i, const struct fwd_block *b)
+{
+    const void *x;
+
+    if (b->point == POINT_O && c->want_cache)
+        TRY(stream_cache(&c->out, step, c->ids[i], b->cache, 2 * c->run.arch.kv_heads));
+    if (experts_at(c, b) && (b->point == POINT_DOWN || c->run.plan.experts == EXPERTS_ROUTED))
+        return emit_experts(c, step, i, b);
+    if (!c->want[b->point])
+        return RC_OK;
+    TRY(fwd_input(&c->fwd, b, &x));
+    return send_input(c, step, b->point, c->ids[i], b->samples, x, b->rows);
+}
+
+/* What the inputs of a layer's experts are computed by: the router; at POINT_DOWN gate and up, which are compressed. */
+static int
+load_experts(struct calib *c, const struct step *s)
+{
+    if ((c->run.arch.layer[s->layer] & LAYER_MOE) == 0 || s->first_point < POINT_MLP)
+        return RC_OK;
+    if (s->first_point == POINT_MLP)
+        return c->run.plan.experts == EXPERTS_ROUTED ? fwd_load_router(&c->fwd) : RC_OK;
+    if (c->run.plan.sequential != SEQUENTIAL_NONE)
+        c->fwd.dense = run_dense;
+    return fwd_load(&c->fwd, POINT_DOWN, POINT_COUNT);
 }
 
 static void
@@ -168,11 +244,11 @@ one_point(const struct step *s)
 static int
 begin(struct calib *c, int step)
 {
-    const struct step *s = &c->run.plan.steps[step];
-    unsigned points = 0;
+    bool points[ARCH_POINTS_MAX] = { false };
 
-    for (int p = s->first_point; p < s->end_point; p++)
-        points |= (unsigned)(wanted(c, step, p, false) || wanted(c, step, p, true)) << p;
+    TRY(look(c, step));
+    memcpy(points, c->want, (size_t)arch_point_total(&c->run.arch) * sizeof(*points));
+    points[POINT_O] = points[POINT_O] || c->want_cache;
     return stream_begin(&c->out, step, c->run.plan.fingerprint, points);
 }
 
@@ -186,8 +262,9 @@ capture(struct calib *c, int step, bool keep)
 
     c->fwd.dense = run_source_dense; /* of a layer's modules some may be compressed already, after a restart */
     TRY(load_norms(c, s->layer));
-    if (!one)
-        TRY(fwd_load(&c->fwd, 0, POINT_COUNT));
+    TRY(one ? load_experts(c, s) : fwd_load(&c->fwd, 0, POINT_COUNT));
+    if (c->fwd.route.tokens != NULL)
+        memset(c->fwd.route.tokens, 0, (size_t)c->run.arch.experts * sizeof(*c->fwd.route.tokens));
     TRY(begin(c, step));
     for (int i = 0; i < c->count && rc == RC_OK; i++) {
         struct fwd_block tmp = { 0 }, *b = &c->blocks[i];
@@ -209,6 +286,8 @@ capture(struct calib *c, int step, bool keep)
     if (rc == RC_OK)
         rc = stream_end(&c->out, step);
     fwd_unload(&c->fwd);
+    if (rc == RC_OK && (c->run.arch.layer[s->layer] & LAYER_MOE) != 0 && s->end_point == POINT_COUNT)
+        rc = experts_report(&c->run, &c->fwd, step);
     return rc;
 }
 
@@ -219,7 +298,11 @@ can_capture_ahead(const struct calib *c, int step, int last)
 {
     const struct step *s = &c->run.plan.steps[step], *t = s + 1;
 
-    return step < last && one_point(s) && one_point(t) && wanted(c, step + 1, -1, false);
+    if (step >= last || !one_point(s) || !one_point(t))
+        return false;
+    if ((c->run.arch.layer[t->layer] & LAYER_MOE) != 0 && t->first_point >= POINT_MLP)
+        return false; /* experts are needed, which the propagation has not loaded */
+    return wanted(c, step + 1);
 }
 
 /* All blocks through the step's modules as they stand. */
@@ -271,7 +354,7 @@ static int
 one_step(struct calib *c, int step, int last)
 {
     enum sequential mode = c->run.plan.sequential;
-    bool capture_it = wanted(c, step, -1, false), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
+    bool capture_it = wanted(c, step), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
     double start = run_clock(), captured;
 
     if (capture_it && c->ahead != step)
@@ -342,7 +425,7 @@ calibrate(struct calib *c)
         return err_set(RC_USAGE, "step %d of %d", cfg.step, c->run.plan.step_count);
     if (last < 0)
         return RC_OK; /* nothing left */
-    while (limit < last && !wanted(c, limit, -1, false))
+    while (limit < last && !wanted(c, limit))
         limit++;
     TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
     c->fwd.eager = c->run.plan.sequential == SEQUENTIAL_LAYER; /* as the peer whose order that is */
@@ -360,7 +443,7 @@ static void
 print_steps(const struct calib *c)
 {
     for (int s = 0; s < c->run.plan.step_count; s++)
-        if (wanted(c, s, -1, false))
+        if (wanted(c, s))
             (void)printf("%d\t%d\t%d\n", s, c->run.plan.steps[s].layer,
                 c->run.plan.steps[s].end_task - c->run.plan.steps[s].first_task);
 }
@@ -389,6 +472,7 @@ main(int argc, char *argv[])
         fwd_block_free(&c.blocks[i]);
     mem_free(c.blocks);
     mem_free(c.ids);
+    mem_free(c.want);
     stream_close(&c.out);
     fwd_close(&c.fwd);
     return run_close(&c.run, rc);

@@ -54,6 +54,7 @@ struct factor {
     int     *order;
     float   *diag;      /* of H, over its mean */
     double   damp;      /* as used */
+    bool     few;       /* tokens came to the expert: a named rule, not a failure */
     bool     failed;
 };
 
@@ -97,14 +98,40 @@ factor_hessian(struct gptq *g, const struct hess *h, const char *name, const str
     return RC_OK;
 }
 
+/* The rule "few-tokens": an expert that few were routed to is rounded plainly, by scales of its weights alone. */
+static int
+few_tokens(struct gptq *g, const struct hess *h, const struct task *t)
+{
+    struct factor *f = &g->f;
+    size_t n = (size_t)h->n;
+
+    event_emit(&g->run.log, "few-tokens", EVENT_STR("task", t->name), EVENT_INT("tokens", h->rows));
+    f->order = mem_alloc(n, sizeof(*f->order));
+    f->l = mem_zalloc(n * n, sizeof(*f->l));
+    f->dead = mem_zalloc(n, 1);
+    if (f->l == NULL || f->dead == NULL || f->order == NULL)
+        return RC_OS;
+    for (size_t i = 0; i < n; i++) {
+        f->order[i] = (int)i;
+        f->l[i * n + i] = 1; /* 0.10's loop rounds plainly by it */
+    }
+    return RC_OK;
+}
+
 /* Plain rounding uses the diagonal alone. */
 static int
-fill_factor(struct gptq *g, const struct hess *h, const char *name, const struct recipe_group *rg)
+fill_factor(struct gptq *g, const struct hess *h, const struct task *t, const struct recipe_group *rg)
 {
     struct factor *f = &g->f;
     size_t n = (size_t)h->n;
 
     f->n = h->n;
+    f->few = g->run.plan.experts == EXPERTS_ROUTED && arch_point_expert(t->point) >= 0 &&
+        h->rows < g->run.plan.expert_tokens;
+    if (f->few)
+        return few_tokens(g, h, t);
+    if (h->sequences < 1)
+        return err_set(RC_DATA, "Hessian of no sequences");
     if ((f->diag = mem_alloc(n, sizeof(*f->diag))) == NULL)
         return RC_OS;
     scales_diag(h, f->diag);
@@ -116,7 +143,7 @@ fill_factor(struct gptq *g, const struct hess *h, const char *name, const struct
     if (f->l == NULL || f->dead == NULL || f->order == NULL)
         return RC_OS;
     TRY(factor_order(f->order, h->sum, rg->actorder, h->n));
-    return factor_hessian(g, h, name, rg);
+    return factor_hessian(g, h, t->name, rg);
 }
 
 /* sums false: its ranges alone. */
@@ -131,7 +158,7 @@ read_hessian(struct gptq *g, const char *path, bool sums, struct hess *h)
     fp = st_meta(&st, "plan");
     ours = fp != NULL && strcmp(fp, g->run.plan.fingerprint) == 0;
     st_close(&st);
-    if (ours && (!sums || (h->sum != NULL && h->sequences > 0)))
+    if (ours && (!sums || h->sum != NULL))
         return RC_OK;
     hess_free(h);
     return ours ? err_set(RC_DATA, "%s: holds no Hessian", path) :
@@ -151,7 +178,7 @@ get_factor(struct gptq *g, const struct task *t, const char *path)
         return RC_OK;
     factor_free(&g->f);
     TRY(read_hessian(g, path, true, &h));
-    rc = h.n == t->cols ? fill_factor(g, &h, t->name, rg) : err_set(RC_DATA,
+    rc = h.n == t->cols ? fill_factor(g, &h, t, rg) : err_set(RC_DATA,
         "Hessian is %d x %d of %lld sequences, weight has %d columns", h.n, h.n, (long long)h.sequences, t->cols);
     hess_free(&h);
     if (rc != RC_OK)
@@ -278,7 +305,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .want_rtn = true };
     double start = run_clock(), damp;
     const char *method;
-    bool sums = recipe_needs_hessian(g->run.plan.recipe, t->group), failed;
+    bool sums = recipe_needs_hessian(g->run.plan.recipe, t->group), failed, few;
     int rc;
 
     scheme_qspec(&rg->scheme, g->run.arch.dtype, rg->gptq && rg->scheme.v10, &q);
@@ -290,10 +317,11 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
         rc = RC_OS;
         goto out;
     }
+    few = sums && g->f.few;
     failed = rg->gptq && g->f.failed;
-    method = !rg->gptq ? "rtn" : failed ? "rtn-fallback" : "gptq";
+    method = !rg->gptq ? "rtn" : few ? "rtn-few-tokens" : failed ? "rtn-fallback" : "gptq";
     damp = rg->gptq ? g->f.damp : 0;
-    if ((rc = round_task(g, &w, rg->gptq && (!failed || q.v10), &job)) == RC_OK &&
+    if ((rc = round_task(g, &w, rg->gptq && ((!failed && !few) || q.v10), &job)) == RC_OK &&
         (rc = publish(g, t, path, &w, &job, damp, method)) == RC_OK) {
         report(g, t, &job, damp, run_clock() - start, method);
         if (failed)

@@ -47,10 +47,11 @@ struct sums {
     struct run  run;
     struct comm comm;
     int         step;   /* -1: none open */
-    unsigned    points; /* of it, that calib sends */
+    bool        points[ARCH_POINTS_MAX]; /* of it, that calib sends */
+    int         total;  /* arch_point_total: experts have inputs of their own */
     bool        durable; /* with --keep, or when stdout is no pipe */
-    bool        open[POINT_COUNT];
-    struct hess h[POINT_COUNT];
+    bool        open[ARCH_POINTS_MAX];
+    struct hess h[ARCH_POINTS_MAX];
     double      seconds;
 };
 
@@ -74,12 +75,18 @@ drop_step(struct sums *s, int step)
 
     if (!plan_step_done(&s->run.plan, step)) /* calib did not wait */
         return;
-    for (int p = 0; p < POINT_COUNT; p++)
+    for (int p = 0; p < s->total; p++)
         if (hessian_path(s, step, p, path) == RC_OK)
             (void)unlink(path);
     comm_drop(&s->comm, step);
     if (plan_path(&s->run.plan, path, "hessian/%d", step) == RC_OK)
         (void)rmdir(path); /* fails while other ranks' files are there */
+}
+
+static bool
+in_step(const struct step *st, enum point p)
+{
+    return (int)arch_point_base(p) >= st->first_point && (int)arch_point_base(p) < st->end_point;
 }
 
 static int
@@ -89,12 +96,12 @@ begin(struct sums *s, const struct stream_frame *f)
         return err_set(RC_DATA, "stream: step %d of another plan", f->step);
     if (s->step >= 0)
         return err_set(RC_DATA, "stream: step %d begins inside step %d", f->step, s->step);
-    for (int p = 0; p < POINT_COUNT; p++)
-        if ((f->points >> p & 1) != 0 && (p < s->run.plan.steps[f->step].first_point ||
-            p >= s->run.plan.steps[f->step].end_point || s->run.plan.block_count == 0))
+    for (int p = 0; p < ARCH_POINTS_MAX; p++)
+        if (f->points[p] && (p >= s->total || !in_step(&s->run.plan.steps[f->step], (enum point)p) ||
+            s->run.plan.block_count == 0))
             return err_set(RC_DATA, "stream: step %d has no input %s", f->step, arch_point_name((enum point)p));
     s->step = f->step;
-    s->points = f->points;
+    memcpy(s->points, f->points, sizeof(s->points));
     s->seconds = 0;
     return RC_OK;
 }
@@ -102,7 +109,8 @@ begin(struct sums *s, const struct stream_frame *f)
 static int
 width(const struct sums *s, enum point point)
 {
-    return arch_width(&s->run.arch, s->run.plan.steps[s->step].layer, point, -1);
+    return arch_width(&s->run.arch, s->run.plan.steps[s->step].layer, arch_point_base(point),
+        arch_point_expert(point));
 }
 
 /* What the plan says that tasks of the point need. The owner of the first block decides the grid. */
@@ -128,7 +136,7 @@ check_frame(const struct sums *s, const struct stream_frame *f)
 {
     if (f->step != s->step)
         return err_set(RC_DATA, "stream: input of step %d inside step %d", f->step, s->step);
-    if ((s->points >> f->point & 1) == 0)
+    if (!s->points[f->point])
         return err_set(RC_DATA, "stream: step %d has no input %s", f->step, arch_point_name(f->point));
     return RC_OK;
 }
@@ -156,7 +164,9 @@ add(struct sums *s, const struct stream_frame *f)
     if (h->sum != NULL && !h->has_grid &&
         (rc = hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows)) == RC_OK)
         TRY(comm_give_grid(&s->comm, s->step, f->point, h));
-    if (rc != RC_OK || (rc = hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences)) != RC_OK)
+    if (rc == RC_OK && f->sequences > 0) /* else they were for the grid alone */
+        rc = hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences);
+    if (rc != RC_OK)
         return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
     s->seconds += run_clock() - start;
     return RC_OK;
@@ -224,17 +234,17 @@ finish(struct sums *s, const struct comm_sum *c, double start)
 static int
 reduce(struct sums *s, struct comm_sum *sums, bool *takes)
 {
-    double cost[POINT_COUNT], start = run_clock();
+    double cost[ARCH_POINTS_MAX], start = run_clock();
     struct comm_sum *next;
     int count = 0;
 
-    for (int p = 0; p < POINT_COUNT; p++) {
+    for (int p = 0; p < s->total; p++) {
         bool *t = takes + (size_t)p * (size_t)s->run.ranks;
         struct comm_sum c = { .step = s->step, .point = (enum point)p, .h = &s->h[p], .takes = t };
         double most;
         int at = count;
 
-        if ((s->points >> p & 1) == 0)
+        if (!s->points[p])
             continue;
         TRY(open_point(s, (enum point)p, -1));
         most = takers(s, p, t);
@@ -259,21 +269,22 @@ reduce(struct sums *s, struct comm_sum *sums, bool *takes)
 static int
 end(struct sums *s)
 {
-    struct comm_sum sums[POINT_COUNT] = { 0 };
+    struct comm_sum *sums;
     bool *takes;
     int rc;
 
     if (s->step < 0)
         return err_set(RC_DATA, "stream: a step ends that did not begin");
-    if ((takes = mem_zalloc(POINT_COUNT, (size_t)s->run.ranks)) == NULL)
-        return RC_OS;
-    rc = reduce(s, sums, takes);
-    for (int p = 0; p < POINT_COUNT; p++) {
+    takes = mem_zalloc((size_t)s->total, (size_t)s->run.ranks);
+    sums = mem_zalloc((size_t)s->total, sizeof(*sums));
+    rc = takes != NULL && sums != NULL ? reduce(s, sums, takes) : RC_OS;
+    for (int p = 0; sums != NULL && p < s->total; p++) {
         comm_forget(&s->comm, &sums[p]);
         hess_free(&s->h[p]);
         s->open[p] = false;
     }
     mem_free(takes);
+    mem_free(sums);
     s->step = -1;
     return rc;
 }
@@ -388,6 +399,7 @@ main(int argc, char *argv[])
         die(RC_USAGE, "stdin is a terminal: pipe llmc-calib into it");
     if ((rc = run_open(&s.run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
+    s.total = arch_point_total(&s.run.arch);
     s.durable = cfg.keep || fstat(STDOUT_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode);
     if ((rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK)
         rc = sum_stream(&s, &in, &told);
@@ -397,7 +409,7 @@ main(int argc, char *argv[])
         (void)printf("%s\n", STREAM_FAILED_LINE);
     }
     comm_close(&s.comm, rc);
-    for (int p = 0; p < POINT_COUNT; p++)
+    for (int p = 0; p < ARCH_POINTS_MAX; p++)
         hess_free(&s.h[p]);
     stream_in_close(&in);
     return run_close(&s.run, rc);

@@ -22,12 +22,13 @@ enum { RANKS_LIST_MAX = 32 };
 
 static struct {
     struct shard_opts o;
-    const char *dir, *algo, *sequential, *special, *compat;
+    const char *dir, *algo, *sequential, *special, *compat, *experts;
     struct opt_list chat;
     const char *ranks;
     int         list[RANKS_LIST_MAX], list_count;
     bool        plan_only, quiet;
-} cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1 }, .dir = ".",
+} cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1,
+    .expert_tokens = 256 }, .dir = ".", .experts = "all",
     .algo = "gptq", .sequential = "input", .special = "once", .compat = "0.14" };
 
 static const struct opt options[] = {
@@ -50,6 +51,8 @@ static const struct opt options[] = {
     OPT_CHOICE(0, "special", &cfg.special, specials, "when", "special tokens around a text: once, always, never"),
     OPT_FLAG(0, "count-padding", &cfg.o.count_padding, "use tokens that an attention mask excludes"),
     OPT_CHOICE(0, "sequential", &cfg.sequential, sequential_names, "mode", "input, layer or none"),
+    OPT_CHOICE(0, "experts", &cfg.experts, experts_names, "tokens", "that experts are calibrated with: all, or routed"),
+    OPT_INT(0, "expert-tokens", &cfg.o.expert_tokens, 0, 1 << 30, "n", "with fewer, an expert is rounded plainly"),
     OPT_INT(0, "block-tokens", &cfg.o.block_tokens, 1, 1 << 24, "n", "tokens that are summed together"),
     OPT_STR(0, "ranks", &cfg.ranks, "n", "ranks that will share the work (default: 1); with --plan also 1,2,4"),
     OPT_FLAG(0, "replan", &cfg.o.replan, "give what is not done of an existing plan to so many ranks"),
@@ -151,6 +154,7 @@ main(int argc, char *argv[])
     cfg.o.gptq = strcmp(cfg.algo, "gptq") == 0;
     cfg.o.v10 = strcmp(cfg.compat, RECIPE_V10) == 0;
     cfg.o.sequential = sequential_find(cfg.sequential);
+    cfg.o.experts = strcmp(cfg.experts, experts_names[EXPERTS_ROUTED]) == 0 ? EXPERTS_ROUTED : EXPERTS_ALL;
     for (int i = 0; specials[i] != NULL; i++)
         if (strcmp(specials[i], cfg.special) == 0)
             cfg.o.special = (enum tok_special)i;

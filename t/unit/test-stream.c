@@ -20,9 +20,12 @@ value(int block, int i)
 static int
 write_step(struct stream_out *o)
 {
+    bool points[ARCH_POINTS_MAX] = { [POINT_MLP] = true, [POINT_DOWN] = true };
+
+    points[arch_expert_point(POINT_DOWN, 17)] = true;
     float x[ROWS * COLS];
 
-    TRY(stream_begin(o, 3, "plan of it", 1u << POINT_MLP | 1u << POINT_DOWN));
+    TRY(stream_begin(o, 3, "plan of it", points));
     for (int b = 0; b < BLOCKS; b++) {
         for (int i = 0; i < ROWS * COLS; i++)
             x[i] = value(b, i);
@@ -91,7 +94,8 @@ read_step(struct stream_in *in, bool in_ring)
 
     assert_int_equal(stream_next(in, &f), RC_OK);
     assert_int_equal(f.kind, STREAM_BEGIN);
-    assert_int_equal(f.points, 1u << POINT_MLP | 1u << POINT_DOWN);
+    for (int p = 0; p < ARCH_POINTS_MAX; p++)
+        assert_int_equal(f.points[p], p == POINT_MLP || p == POINT_DOWN || p == (int)arch_expert_point(POINT_DOWN, 17));
     assert_string_equal(f.plan, "plan of it");
     stream_done(&f);
     assert_true((in->ring != NULL) == in_ring);
