@@ -96,6 +96,11 @@ ok 'stage by stage, with other threads, the bytes are the same' '
     codes routed >want
     codes parts | diff want -
 '
+ok 'shared by three ranks, the bytes are the same' '
+    $run --experts routed --expert-tokens 16 --ranks 3 --comm files -o ranks >/dev/null
+    codes routed >want
+    codes ranks | diff want -
+'
 sed 's/"num_experts_per_tok": 1/"num_experts_per_tok": 16/' moe/config.json >c && mv c moe/config.json
 ok 'where every token goes to every expert, both ways are the same' '
     $run -o whole >/dev/null
