@@ -14,6 +14,8 @@ experts_report(struct run *run, const struct fwd *f, int step)
     struct buf list = { 0 };
     char name[32];
 
+    if (n == NULL) /* a rank without blocks */
+        return RC_OK;
     for (int e = 0; e < run->arch.experts; e++) {
         buf_printf(&list, "%s%lld", e > 0 ? " " : "", (long long)n[e]);
         few += n[e] < run->plan.expert_tokens;

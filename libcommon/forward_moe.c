@@ -184,7 +184,8 @@ fwd_expert_input(struct fwd *f, const struct fwd_block *b, const void *x, int e,
     *in = x;
     *rows = b->rows;
     if (e >= 0 && !all) {
-        *rows = rows_of(f, b, e);
+        if ((*rows = rows_of(f, b, e)) == 0)
+            return RC_OK;
         TRY(gather(f, x, *rows, in));
     }
     return b->point == POINT_DOWN && *rows > 0 ? expert_gated(f, e, *in, *rows, in) : RC_OK;

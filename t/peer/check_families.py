@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Compress every family of t/data/arch with llmc and load the result in transformers, as it is and as llmc-pack
+--dequantize makes a plain model of it. In float32, hidden states after each layer and the loss of each window are held
+beside those of llmc-eval: of the plain model they must be equal to rounding of sums. Loaded as it is, the library has
+weights that are not rounded to bfloat16 and is further off; no key may be missing or unexpected then. Exits 1 otherwise.
+usage: check_families.py BIN_DIR T_DATA_DIR [NAME...]"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import make_arch
+
+WINDOW = 16
+
+
+def tokens(path, count, length):
+    g = torch.Generator().manual_seed(7)
+    ids = torch.randint(0, 29, (count, length), generator=g)
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps({"input_ids": row.tolist()}) + "\n" for row in ids)
+    return ids
+
+
+def load(directory):
+    with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
+        auto = transformers.AutoModelForImageTextToText if "vision_config" in json.load(f) else \
+            transformers.AutoModelForCausalLM
+    model, info = auto.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager",
+                                       output_loading_info=True)
+    wrong = [f"{kind}: {sorted(info[kind])[:3]}" for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+             if info[kind]]
+    return model.eval(), wrong
+
+
+def check(tools, data, name, tmp):
+    source, out = os.path.join(tmp, name), os.path.join(tmp, name + ".out")
+    make_arch.fill(data, name, source)
+    calib, score = os.path.join(tmp, "calib.jsonl"), os.path.join(tmp, "eval.jsonl")
+    tokens(calib, 16, 24)
+    ids = tokens(score, 4, WINDOW)
+    subprocess.run([os.path.join(tools, "llmc"), "run", source, "-s", "W4A16", "-g", "16", "-d", calib, "-n", "16", "-l",
+                    "24", "-q", "-o", out], check=True, stdout=subprocess.DEVNULL)
+    evaluate = [os.path.join(tools, "llmc-eval"), "-q", "-m", out, "-d", score, "-l", str(WINDOW)]
+    lines = subprocess.run(evaluate + ["--each"], check=True, capture_output=True, text=True).stdout.splitlines()
+    subprocess.run(evaluate + ["--dump", out + ".dump"], check=True, stdout=subprocess.DEVNULL)
+    ours = load_file(out + ".dump")
+    loaded, wrong = load(out)
+    plain = os.path.join(tmp, name + ".plain")
+    subprocess.run([os.path.join(tools, "llmc-pack"), "--dequantize", out, "-q", "-o", plain], check=True,
+                   stdout=subprocess.DEVNULL)
+    model = make_arch.load(plain, torch.float32)
+    away = max(float((a - b).norm() / b.norm()) for a, b in zip(make_arch.run(loaded, ids[0])[0],
+                                                                make_arch.run(model, ids[0])[0]))
+    runs = [make_arch.run(model, row) for row in ids]
+    states = [torch.cat(s) for s in zip(*(r[0] for r in runs))]
+    off = max(float((ours[f"hidden.{i}"] - s).norm() / s.norm()) for i, s in enumerate(states))
+    loss = [float(torch.nn.functional.cross_entropy(r[1][:-1], row[1:])) for r, row in zip(runs, ids)]
+    nll = max(abs(a - float(line.split("\t")[1])) for a, line in zip(loss, lines))
+    return off, nll, away, wrong
+
+
+def main():
+    ap = argparse.ArgumentParser(description="compressed families beside transformers")
+    ap.add_argument("tools", help="where llmc is")
+    ap.add_argument("data", help="the directory t/data")
+    ap.add_argument("names", nargs="*", help="families (default: all)")
+    a = ap.parse_args()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    bad = 0
+    for name in a.names or make_arch.names(a.data):
+        with tempfile.TemporaryDirectory() as tmp:
+            try:
+                off, nll, away, wrong = check(a.tools, a.data, name, tmp)
+            except Exception as e:  # of any of the libraries
+                off, nll, away, wrong = float("nan"), float("nan"), float("nan"), [f"{type(e).__name__}: {e}"[:300]]
+        bad += not (off <= 1e-5 and away <= 0.06) or bool(wrong)
+        print(f"{name}\thidden states {off:.1e}, losses {nll:.1e}, loaded as it is {away:.1e}\t"
+              f"{'; '.join(wrong) or 'loads whole'}", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
