@@ -27,6 +27,18 @@ for s in W4A16 W4A16_ASYM W8A16 W8A8 INT8 W4A8 W4AFP8 FP8_DYNAMIC FP8_BLOCK NVFP
         llmc-pack --check rtn-$s >out || { cat out; exit 1; }
     "
 done
+cat >mixed.yaml <<'Y'
+a_stage:
+  a_modifiers:
+    QuantizationModifier: {ignore: lm_head, scheme: {FP8_DYNAMIC: "re:.*self_attn.*", NVFP4A16: "re:.*mlp.*"}}
+Y
+for v in 0.10 0.14; do
+    ok "two schemes: each group its format, mixed-precision on top, as $v has it" "
+        llmc run \"\$demo\" -r mixed.yaml --compat $v -q -o mixed-$v >out
+        perl same.pl mixed-$v \"$data/../golden/vectors/llmc-$v/configs.json\" mixed-precision
+        llmc-pack --check mixed-$v >out || { cat out; exit 1; }
+    "
+done
 fails 65 'a scheme that came later' 'llmc-shard --plan -m "$demo" -s W3A16 --compat 0.10 2>err; rc=$?; oneline err; exit $rc'
 fails 64 'a version that there is not' 'llmc-shard --plan -m "$demo" -s W4A16 --compat 0.9 2>err'
 
