@@ -60,6 +60,7 @@ help:
 	@echo 'make check       install what is missing, build, run all tests (SAN=1: under sanitizers)'
 	@echo 'make deps        install the Debian packages that are missing'
 	@echo 'make check-cuda-host      the CUDA backend on the host, on a stand-in of the libraries'
+	@echo 'make check-cuda, make bench-cuda    the same on a GPU; share/cuda-report.sh does both and writes one file'
 	@echo 'make lint        both compilers without warnings, lengths, man pages'
 	@echo 'make bench       speed of the kernels on this machine, and of a run by phase (MODEL=d DATA=f SAMPLES=n JSON=f)'
 	@echo 'make bench-llama speed of the kernels and of GPTQ at the shapes of Llama-3-8B and of experts (BENCHFLAGS="-j 2")'
@@ -168,6 +169,13 @@ check-cuda-host: deps
 	@$(MAKE) --no-print-directory -j2 progs $(B)/t/test-cuda $(B)/t/fail.so $(HOST_SO)
 	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(B)/t/test-cuda t/7100-cuda-host.t
 
+# On a device: the same tests against the real libraries, then whole runs, then under compute-sanitizer.
+check-cuda: all
+	@share/cuda-report.sh $(B) check
+
+bench-cuda: all
+	@share/cuda-report.sh $(B) bench
+
 # 1: kernels with one thread; 2: with all; 3: a whole run, by phase. MODEL, DATA, SAMPLES: another than the demo's.
 bench: all $(BENCHES)
 	@t/bench/run.sh $(B) $(JSON)
@@ -198,5 +206,5 @@ clean:
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: always all progs help deps units install demo check check-cuda-host bench bench-llama peer-bench quality peer \
-    lint clean
+.PHONY: always all progs help deps units install demo check check-cuda-host check-cuda bench-cuda bench bench-llama peer-bench \
+    quality peer lint clean
