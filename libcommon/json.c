@@ -34,13 +34,16 @@ check_depth(const char *s, size_t len, const char *subject)
 int
 jread_mem(json_t **out, const char *text, size_t len, const char *subject)
 {
+    size_t flags = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL;
     json_error_t e;
     int rc;
 
     *out = NULL;
     if ((rc = check_depth(text, len, subject)) != RC_OK)
         return rc;
-    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
+    *out = json_loadb(text, len, flags, &e);
+    if (*out == NULL && json_error_code(&e) == json_error_numeric_overflow) /* then no number of it is an integer */
+        *out = json_loadb(text, len, flags | JSON_DECODE_INT_AS_REAL, &e);
     if (*out == NULL)
         return err_set(RC_DATA, "%s: JSON line %d column %d: %s", subject, e.line, e.column, e.text);
     return RC_OK;

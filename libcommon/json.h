@@ -15,6 +15,7 @@
 
 enum { JSON_DEPTH_MAX = 64, JSON_BYTES_MAX = 1 << 28 };
 
+/* A document with an integer beyond 64 bits has reals alone: tokenizers give 10^30 for a length without limit. */
 int jread_file(json_t **out, const char *path);
 int jread_mem(json_t **out, const char *text, size_t len, const char *subject);
 
