@@ -6,8 +6,8 @@
  * literature's: W weights [out, in], X inputs [rows, in], H = X'X, L its factor.
  *
  * Pointers are to host memory. The cuda backend (kernels/cuda) keeps weights on the device and copies the rest there
- * and back in each call, in steps that overlap with the computation; so far nothing else stays on the device from
- * one call to the next. What does not fit its memory the cpu backend does.
+ * and back in each call, in steps that overlap with the computation; so far nothing else stays on the device from one
+ * call to the next. What does not fit its memory the cpu backend does.
  *
  * All functions return RC_OK or an RC_ code with err_set().
  */

@@ -23,11 +23,11 @@ errors_for(const float *restrict w, const float *restrict diag, int n, double no
 
         for (int i = 0; i < whole; i += SCALE_LANES)
             for (int j = 0; j < SCALE_LANES; j++)
-                sum[j] += scale_power(scale_error(&s, w[i + j], inverse, step, zero), diag != NULL ? diag[i + j] : 1.0f,
-                    norm);
+                sum[j] += scale_power(scale_error(&s, w[i + j], inverse, step, zero),
+                    diag != NULL ? diag[i + j] : 1.0f, norm);
         for (int i = whole; i < n; i++)
-            sum[i - whole] += scale_power(scale_error(&s, w[i], inverse, step, zero), diag != NULL ? diag[i] : 1.0f,
-            norm);
+            sum[i - whole] += scale_power(scale_error(&s, w[i], inverse, step, zero),
+                diag != NULL ? diag[i] : 1.0f, norm);
         for (int j = 0; j < SCALE_LANES; j++)
             total += sum[j];
         c[k].error += total;

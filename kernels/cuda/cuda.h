@@ -1,7 +1,7 @@
 /* cuda - the device behind the cuda backend: memory, copies, launches, what the library says when it fails
  *
- * Members of struct backend take host pointers; kernels/backend.h tells what that costs. Three streams: `in` copies to
- * the device, `run` computes, `out` copies back, all through pinned buffers, two of each. A member allocates all
+ * Members of struct backend take host pointers; kernels/backend.h tells what that costs. Three streams: `in` copies
+ * to the device, `run` computes, `out` copies back, all through pinned buffers, two of each. A member allocates all
  * that it needs before it changes anything of its caller's, so that RC_OS, out of device memory, means that the host
  * may do the work instead: ON_DEVICE. Each member has waited for all of its work when it returns.
  */

@@ -56,8 +56,7 @@ team_entry(const typename K::args a)
     K::run(g, *reinterpret_cast<typename K::shared *>(memory), a);
 }
 
-/* The largest of an address's values and v, both at least 0, as threads of all blocks raise it: bits order as
- * values. */
+/* *p, at least 0, becomes the larger of itself and v, whatever threads do so at once: bits order as values. */
 DEV static inline void
 raise_to(float *p, float v)
 {

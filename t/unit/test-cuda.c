@@ -1,8 +1,8 @@
 /* test-cuda - the cuda backend against ref and cpu, on the stand-in of t/cuda-host or, with LLMC_CUDA set, on a device
  *
- * Where only roundings and orders of our own are at work, bytes must be those of cpu: element-wise operations, RMSNorm,
- * RoPE, ranges, rounding, scales, and GPTQ given the factor. A device's exp, tanh, erf and log are CUDA's, so such cases
- * have a tolerance there.
+ * Where only roundings and orders of our own are at work, bytes must be those of cpu: element-wise operations,
+ * RMSNorm, RoPE, ranges, rounding, scales, and GPTQ given the factor. A device's exp, tanh, erf and log are CUDA's,
+ * so such cases have a tolerance there.
  */
 #include "../../kernels/cpu/gptq.h"
 #include "../../kernels/dev.h"
