@@ -99,23 +99,14 @@ factor_hessian(struct gptq *g, const struct hess *h, const char *name, const str
 }
 
 /* The rule "few-tokens": an expert that few were routed to is rounded plainly, by scales of its weights alone. */
-static int
+static void
 few_tokens(struct gptq *g, const struct hess *h, const struct task *t)
 {
-    struct factor *f = &g->f;
-    size_t n = (size_t)h->n;
-
     event_emit(&g->run.log, "few-tokens", EVENT_STR("task", t->name), EVENT_INT("tokens", h->rows));
-    f->order = mem_alloc(n, sizeof(*f->order));
-    f->l = mem_zalloc(n * n, sizeof(*f->l));
-    f->dead = mem_zalloc(n, 1);
-    if (f->l == NULL || f->dead == NULL || f->order == NULL)
-        return RC_OS;
-    for (size_t i = 0; i < n; i++) {
-        f->order[i] = (int)i;
-        f->l[i * n + i] = 1; /* 0.10's loop rounds plainly by it */
+    for (int i = 0; g->f.order != NULL && i < h->n; i++) {
+        g->f.order[i] = i;
+        g->f.l[(size_t)i * (size_t)(h->n + 1)] = 1; /* 0.10's loop rounds plainly by it */
     }
-    return RC_OK;
 }
 
 /* Plain rounding uses the diagonal alone. */
@@ -128,20 +119,21 @@ fill_factor(struct gptq *g, const struct hess *h, const struct task *t, const st
     f->n = h->n;
     f->few = g->run.plan.experts == EXPERTS_ROUTED && arch_point_expert(t->point) >= 0 &&
         h->rows < g->run.plan.expert_tokens;
-    if (f->few)
-        return few_tokens(g, h, t);
-    if (h->sequences < 1)
+    if (!f->few && h->sequences < 1)
         return err_set(RC_DATA, "Hessian of no sequences");
-    if ((f->diag = mem_alloc(n, sizeof(*f->diag))) == NULL)
+    if (!f->few && (f->diag = mem_alloc(n, sizeof(*f->diag))) != NULL)
+        scales_diag(h, f->diag);
+    if (rg->gptq) {
+        f->order = mem_alloc(n, sizeof(*f->order));
+        f->l = mem_zalloc(n * n, sizeof(*f->l));
+        f->dead = mem_zalloc(n, 1);
+    }
+    if ((!f->few && f->diag == NULL) || (rg->gptq && (f->l == NULL || f->dead == NULL || f->order == NULL)))
         return RC_OS;
-    scales_diag(h, f->diag);
-    if (!rg->gptq)
+    if (f->few)
+        few_tokens(g, h, t);
+    if (f->few || !rg->gptq)
         return RC_OK;
-    f->order = mem_alloc(n, sizeof(*f->order));
-    f->l = mem_alloc(n * n, sizeof(*f->l));
-    f->dead = mem_zalloc(n, 1);
-    if (f->l == NULL || f->dead == NULL || f->order == NULL)
-        return RC_OS;
     TRY(factor_order(f->order, h->sum, rg->actorder, h->n));
     return factor_hessian(g, h, t->name, rg);
 }
