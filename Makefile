@@ -66,7 +66,7 @@ help:
 	@echo 'make bench-llama speed of the kernels and of GPTQ at the shapes of Llama-3-8B and of experts (BENCHFLAGS="-j 2")'
 	@echo 'make peer-bench  MODEL=d DATA=ids.jsonl [EVAL=f]: LLM Compressor and llmc turn by turn on the same tokens'
 	@echo 'make quality MODEL=d CALIB=f EVAL=f    perplexity of every kind of scheme'
-	@echo 'make peer DIR=d  load a result in transformers and compare every weight (makes a Python environment)'
+	@echo 'make peer DIR=d  load a result (without DIR: of every preset) in transformers, compare every weight'
 	@echo 'make install     into PREFIX ($(PREFIX))'
 	@echo 'make clean'
 

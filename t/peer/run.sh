@@ -12,6 +12,7 @@ dir=${2-}
 "$venv/bin/python" "$peer/check_fixtures.py" "$peer/../data"
 if [ -z "$dir" ]; then
     original=${ORIGINAL:-$peer/../../share/demo}
+    rm -rf "$1/presets"
     "$peer/presets.sh" "$1" "$1/presets" "$original"
     "$venv/bin/python" "$peer/check_load.py" "$1"/presets/*-rtn "$1"/presets/*-gptq --original "$original"
 elif [ -n "${ORIGINAL-}" ]; then
