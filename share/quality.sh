@@ -3,7 +3,7 @@
 #
 # For each scheme: perplexity after plain rounding, GPTQ with the scales of largest magnitudes (as LLM Compressor has
 # it), and GPTQ with searched scales (our default); activations rounded as at run time. A tab-separated table on stdout.
-# Results already in OUT (default: a directory that is removed) are kept. SAMPLES, LENGTH, WINDOWS, THREADS as below.
+# Results already in OUT (default: a directory that is removed) are kept. SAMPLES, LENGTH, WINDOWS, DTYPE, THREADS as below.
 set -eu
 bin=$1/bin model=$2 calib=$3 eval=$4
 shift 4
@@ -16,7 +16,7 @@ mkdir -p "$OUT"
 
 ppl()
 {
-	"$bin/llmc-eval" -q -m "$1" -d "$eval" -l "${LENGTH:-512}" -w "${WINDOWS:-40}" ${THREADS:+-j $THREADS} | cut -f2
+	"$bin/llmc-eval" -q -m "$1" -d "$eval" --dtype "${DTYPE:-bfloat16}" -l "${LENGTH:-512}" -w "${WINDOWS:-40}" ${THREADS:+-j $THREADS} | cut -f2
 }
 
 # NAME, then the options of a run: its perplexity

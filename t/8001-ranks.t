@@ -185,6 +185,7 @@ ok 'llmc run --ranks 3 --comm files' '
     diff -r run1 run3 && [ ! -e run3.work ]
 '
 with_mpi 'llmc run --ranks 2 --comm mpi' '
+    no_leak_check
     llmc run small -s W4A16 -g 32 -d ids -o run2 -q --ranks 2 --comm mpi >/dev/null && diff -r run1 run2
 '
 ok 'what --show prints does the same' '

@@ -18,6 +18,7 @@ ok 'and one step again' '
 '
 if llmc-hessian --version | grep -q "MPI yes" && command -v mpirun >/dev/null; then
     ok 'mpirun.sh' '
+        no_leak_check
         MPIRUN="--allow-run-as-root --oversubscribe" timeout 120 "$recipes/mpirun.sh" 2 small ids mpi -s W4A16 >log
         diff -r good mpi
     '

@@ -8,6 +8,7 @@
 # and for use inside scripts:
 #   oneline FILE                 FILE is one line, "llmc...: ..."
 #   faulty SPEC command ...      runs it under t/fail.c
+#   no_leak_check                what follows may leak: MPI libraries do, and sanitizers would say so
 #
 # Every file runs in a directory of its own, removed at the end unless KEEP=1. BUILD names another build directory
 # (build/san). $root, $build, $data and $golden are absolute.
@@ -55,6 +56,10 @@ t_expect() {    # code name script
 
 ok() {
     t_expect 0 "$1" "$2"
+}
+
+no_leak_check() {
+    export ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}"
 }
 
 fails() {
