@@ -70,8 +70,8 @@ cuda_path(void)
     return len < (ssize_t)sizeof(path) ? path : NULL;
 }
 
-static bool
-cuda_built(void)
+bool
+backend_cuda_built(void)
 {
     const char *path = cuda_path();
 
@@ -95,7 +95,7 @@ cuda_load(const struct backend **out)
     int (*probe)(void);
     void *so;
 
-    if (!cuda_built())
+    if (!backend_cuda_built())
         return err_set(RC_UNAVAILABLE, "backend \"cuda\" is not here: no %s", path != NULL ? path : "llmc-cuda.so");
     if ((so = dlopen(path, RTLD_NOW | RTLD_LOCAL)) == NULL)
         return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s", dlerror());
@@ -111,7 +111,7 @@ cuda_load(const struct backend **out)
 static bool
 cuda_is_best(const struct backend **out)
 {
-    if (!cuda_built())
+    if (!backend_cuda_built())
         return false;
     if (!cuda_driver())
         (void)snprintf(note, sizeof(note), "cuda is built, but there is no NVIDIA driver here");
@@ -157,7 +157,7 @@ backend_find(const struct backend **out, const char *name)
 const char *
 backend_names(void)
 {
-    return !cuda_built() ? "cpu, ref" : cuda_driver() ? "cpu, ref, cuda" : "cpu, ref, cuda (no NVIDIA driver here)";
+    return !backend_cuda_built() ? "cpu, ref" : cuda_driver() ? "cpu, ref, cuda" : "cpu, ref, cuda (no NVIDIA driver here)";
 }
 
 const char *

@@ -149,6 +149,7 @@ struct backend {
 int backend_find(const struct backend **out, const char *name);
 /* The names there are, comma separated, for --version; nothing is loaded. */
 const char *backend_names(void);
+bool        backend_cuda_built(void);
 /* After backend_find() without a name: why a backend that is built was not taken, or "". */
 const char *backend_note(void);
 

@@ -167,7 +167,8 @@ run_built_with(void)
 {
     static char text[160];
 
-    (void)snprintf(text, sizeof(text), "backends: %s; communicators: " MPI_TEXT ", CUDA no, NCCL no", backend_names());
+    (void)snprintf(text, sizeof(text), "backends: %s; communicators: " MPI_TEXT ", CUDA %s, NCCL no", backend_names(),
+        backend_cuda_built() ? "yes" : "no");
     return text;
 }
 

@@ -36,6 +36,10 @@ if ! [ -r "$host" ]; then
     done_testing
 fi
 export LLMC_CUDA="$host"
+ok '--version says whether the backend is built' '
+    llmc-gptq --version | grep -q ", cuda.*CUDA yes"
+    LLMC_CUDA=none.so llmc-gptq --version | grep -q "CUDA no"
+'
 fails 69 'no device at all' 'LLMC_CUDA_FAIL=device:1+ llmc-gptq -C p --backend cuda </dev/null 2>err'
 ok 'in the words of the library' 'oneline err && grep -q "no CUDA device: no CUDA-capable device is detected" err'
 
