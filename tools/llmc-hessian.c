@@ -125,7 +125,7 @@ open_point(struct sums *s, enum point point, int block)
         return RC_OK;
     if (s->run.plan.blocks[0].rank == s->run.rank && block != 0)
         return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", s->step, block);
-    TRY(hess_init_parts(h, width(s, point), plan_point_sum(&s->run.plan, s->step, point), ranges));
+    TRY(hess_init(h, width(s, point), plan_point_sum(&s->run.plan, s->step, point), ranges));
     s->open[point] = true;
     return h->sum == NULL || s->run.plan.blocks[0].rank == s->run.rank ? RC_OK :
         comm_take_grid(&s->comm, s->step, point, h);
@@ -361,7 +361,8 @@ merge(char **names)
         struct hess *to = i == 1 ? &sum : &h;
         const char *p;
 
-        TRY(hess_read(to, names[i], &st));
+        if ((rc = hess_read(to, names[i], &st)) != RC_OK)
+            break;
         p = st_meta(&st, "plan");
         if (i == 1)
             (void)snprintf(plan, sizeof(plan), "%s", p != NULL ? p : "");
