@@ -468,30 +468,31 @@ negation(struct jinja_parser *p, int *out)
     return RC_OK;
 }
 
+/* Operands between which word stands, from the left. */
 static int
-conjunction(struct jinja_parser *p, int *out)
+joined(struct jinja_parser *p, const char *word, enum jinja_kind kind, int (*operand)(struct jinja_parser *p, int *out),
+    int *out)
 {
-    TRY(negation(p, out));
-    while (parse_take_word(p, "and")) {
-        struct jinja_node n = { .kind = JN_AND, .a = *out };
+    TRY(operand(p, out));
+    while (parse_take_word(p, word)) {
+        struct jinja_node n = { .kind = kind, .a = *out };
 
-        TRY(negation(p, &n.b));
+        TRY(operand(p, &n.b));
         TRY(parse_node(p, n, out));
     }
     return RC_OK;
 }
 
 static int
+conjunction(struct jinja_parser *p, int *out)
+{
+    return joined(p, "and", JN_AND, negation, out);
+}
+
+static int
 disjunction(struct jinja_parser *p, int *out)
 {
-    TRY(conjunction(p, out));
-    while (parse_take_word(p, "or")) {
-        struct jinja_node n = { .kind = JN_OR, .a = *out };
-
-        TRY(conjunction(p, &n.b));
-        TRY(parse_node(p, n, out));
-    }
-    return RC_OK;
+    return joined(p, "or", JN_OR, conjunction, out);
 }
 
 int
