@@ -25,7 +25,7 @@ hess_entries(int n)
 }
 
 int
-hess_init_parts(struct hess *h, int n, bool sum, int ranges)
+hess_init(struct hess *h, int n, bool sum, int ranges)
 {
     *h = (struct hess){ .n = n, .ranges = ranges };
     if ((h->grid = mem_zalloc((size_t)n, sizeof(*h->grid))) != NULL &&
@@ -34,12 +34,6 @@ hess_init_parts(struct hess *h, int n, bool sum, int ranges)
         return RC_OK;
     hess_free(h);
     return RC_OS;
-}
-
-int
-hess_init(struct hess *h, int n)
-{
-    return hess_init_parts(h, n, true, 0);
 }
 
 void
@@ -303,7 +297,7 @@ read_parts(struct hess *h, const char *path, const struct st_file *st, bool sums
     if (range != NULL && (range->shape[0] < 1 || range->shape[0] > CHANNELS_MAX))
         return err_set(RC_DATA, "%s: %lld ranges", path, (long long)range->shape[0]);
     sums = sums && (range == NULL || st_find(st, "sum") != NULL);
-    TRY(hess_init_parts(h, (int)n, sums, range != NULL ? (int)range->shape[0] : 0));
+    TRY(hess_init(h, (int)n, sums, range != NULL ? (int)range->shape[0] : 0));
     if (range != NULL)
         memcpy(h->range, range->data, range->bytes);
     if (sums)

@@ -33,8 +33,8 @@ struct hess {
     int64_t  sequences; /* what the sum is divided by */
 };
 
-int  hess_init(struct hess *h, int n); /* a sum and no ranges; RC_OS */
-int  hess_init_parts(struct hess *h, int n, bool sum, int ranges);
+/* With a sum or without one, and so many ranges; RC_OS. */
+int  hess_init(struct hess *h, int n, bool sum, int ranges);
 void hess_free(struct hess *h);
 
 /* Chooses the grid from the rows of the first block. RC_NUMERIC: an input is not finite. */

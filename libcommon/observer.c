@@ -73,12 +73,6 @@ observer_weighted(const char *name)
     return row_of(name)->weighted;
 }
 
-bool
-observer_minmax(const char *name)
-{
-    return !row_of(name)->search;
-}
-
 /* One of observer_kwargs into the row; RC_DATA. */
 static int
 set_kwarg(struct observer_row *r, const char *key, const json_t *v)

@@ -16,7 +16,6 @@
 int  observer_find(const char *text, const char **name);
 /* Searches that weigh columns by the diagonal of H need calibration. */
 bool observer_weighted(const char *name);
-bool observer_minmax(const char *name);
 
 /* For weights of spec; kwargs NULL: none; ->diag and ->errors are the caller's. RC_DATA: kwargs that the library would
  * not take. */

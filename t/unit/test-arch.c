@@ -3,27 +3,13 @@
  * In f32 hidden states must agree to rounding of sums. In bf16 two right answers differ, since a rounding that falls
  * the other way is carried on: ours must be about as close to the f32 run as that of transformers is.
  */
-#include "../../kernels/dev.h"
 #include "../../libcommon/mem.h"
-#include "../../libcommon/msg.h"
-#include "../../libcommon/source.h"
-#include "unit.h"
+#include "model.h"
 
 #include <limits.h>
 #include <math.h>
 
 static char data_dir[PATH_MAX];
-
-struct setup {
-    const char           *name;
-    struct source         src;
-    struct st_file        want;
-    const struct backend *bk;
-    struct dev           *dev;
-    struct fwd            fwd;
-    struct fwd_block      block;
-    size_t                count; /* of a hidden state */
-};
 
 static const struct tensor *
 wanted(struct setup *s, const char *name)
@@ -37,45 +23,10 @@ wanted(struct setup *s, const char *name)
 static void
 begin(struct setup *s, const char *name, const char *backend, enum dtype dt)
 {
-    struct dev_opts o = { .threads = 2 };
-    const struct tensor *lengths;
     char path[PATH_MAX * 2];
 
-    s->name = name;
     (void)snprintf(path, sizeof(path), "%s/arch/%s/expected.safetensors", data_dir, name);
-    assert_int_equal(st_open(&s->want, path), RC_OK);
-    if (source_open(&s->src, name) != RC_OK)
-        fail_msg("%s: %s", name, err_text());
-    assert_int_equal(backend_find(&s->bk, backend), RC_OK);
-    assert_int_equal(s->bk->open(&s->dev, &o), RC_OK);
-    s->src.pool = dev_pool(s->dev);
-    assert_int_equal(fwd_open(&s->fwd, s->bk, s->dev, &s->src.arch, dt, source_dense, &s->src), RC_OK);
-    lengths = wanted(s, "lengths");
-    assert_int_equal(fwd_block_init(&s->fwd, &s->block, lengths->data, (int)lengths->shape[0]), RC_OK);
-    s->count = (size_t)s->block.rows * (size_t)s->src.arch.hidden;
-    if (fwd_begin(&s->fwd, &s->block, wanted(s, "input_ids")->data) != RC_OK)
-        fail_msg("%s: %s", name, err_text());
-}
-
-static void
-end(struct setup *s)
-{
-    fwd_block_free(&s->block);
-    fwd_close(&s->fwd);
-    s->bk->close(s->dev);
-    st_close(&s->want);
-    source_close(&s->src);
-}
-
-static void
-layer(struct setup *s, int l)
-{
-    assert_int_equal(fwd_norms(&s->fwd, l), RC_OK);
-    if (fwd_load(&s->fwd, 0, POINT_COUNT) != RC_OK)
-        fail_msg("%s: %s", s->name, err_text());
-    for (int p = 0; p < POINT_COUNT; p++)
-        assert_int_equal(fwd_step(&s->fwd, &s->block), RC_OK);
-    fwd_unload(&s->fwd);
+    setup_open(s, name, name, path, backend, dt, NULL, 0);
 }
 
 /* f32 values of "hidden.N" or "hidden32.N". */
@@ -151,14 +102,14 @@ check_f32(const char *name, const char *backend)
         float *want = state_of(&s, "hidden32.%d", l);
 
         if (l > 0)
-            layer(&s, l - 1);
+            setup_layer(&s, l - 1);
         if (!(distance(s.block.hidden, want, s.count) <= 1e-5 * distance(want, NULL, s.count)))
             fail_msg("%s, %s: hidden states after layer %d are off by %g of %g", name, backend, l,
                 distance(s.block.hidden, want, s.count), distance(want, NULL, s.count));
         mem_free(want);
     }
     check_logits(&s);
-    end(&s);
+    setup_close(&s);
 }
 
 static void
@@ -173,7 +124,7 @@ check_bf16(const char *name)
         double ours, theirs = distance(bf16, f32, s.count);
 
         if (l > 0)
-            layer(&s, l - 1);
+            setup_layer(&s, l - 1);
         assert_non_null(got);
         assert_true(dtype_to_f32(got, s.block.hidden, DT_BF16, s.count));
         ours = distance(got, f32, s.count);
@@ -185,7 +136,7 @@ check_bf16(const char *name)
         mem_free(bf16);
         mem_free(got);
     }
-    end(&s);
+    setup_close(&s);
 }
 
 static void

@@ -23,10 +23,7 @@ static uint64_t seed = 0x9e3779b97f4a7c15ULL;
 static uint32_t
 random_bits(void)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 32);
+    return (uint32_t)(unit_random(&seed) >> 32);
 }
 
 struct set {
@@ -53,7 +50,7 @@ fill(struct set *s)
 static void
 whole(struct set *s, struct hess *h)
 {
-    assert_int_equal(hess_init_parts(h, N, true, 2), RC_OK);
+    assert_int_equal(hess_init(h, N, true, 2), RC_OK);
     assert_int_equal(hess_choose_grid(h, s->bk, s->dev, s->x[0], DT_F32, s->rows[0]), RC_OK);
     for (int b = 0; b < BLOCKS; b++)
         assert_int_equal(hess_add(h, s->bk, s->dev, s->x[b], DT_F32, s->rows[b], 2), RC_OK);
@@ -81,7 +78,7 @@ one_rank(struct set *s, int rank, int ranks, const bool *takes, const struct hes
 
     as_rank(s, &run, rank, ranks);
     TRY(comm_open(&c, &run, "files", 20));
-    TRY(hess_init_parts(&h, N, true, 2));
+    TRY(hess_init(&h, N, true, 2));
     if (s->blocks[0].rank == rank) {
         TRY(hess_choose_grid(&h, s->bk, s->dev, s->x[0], DT_F32, s->rows[0]));
         TRY(comm_give_grid(&c, 3, POINT_O, &h));
@@ -269,7 +266,7 @@ test_left_early(void **state)
     pid = other(s, RC_OK, 0);
     as_rank(s, &run, 0, 2);
     assert_int_equal(comm_open(&c, &run, "files", 60), RC_OK);
-    assert_int_equal(hess_init(&h, N), RC_OK);
+    assert_int_equal(hess_init(&h, N, true, 0), RC_OK);
     sum.h = &h;
     assert_int_equal(comm_start(&c, &sum), RC_OK);
     assert_int_equal(comm_next(&c, &sum, 1, &next), RC_RETRY);

@@ -5,10 +5,7 @@
  */
 #include "../../libcommon/json.h"
 #include "../../libcommon/mem.h"
-#include "../../libcommon/msg.h"
-#include "../../libcommon/source.h"
-#include "../../kernels/dev.h"
-#include "unit.h"
+#include "model.h"
 
 #include <math.h>
 
@@ -17,53 +14,15 @@ static const char *const models[] = { "base", "bias", "llama3", "yarn", "linear"
 
 enum { ROWS = 96, TOKENS = 48, LAYERS = 3, HIDDEN = 64 };
 
-struct setup {
-    struct source         src;
-    struct st_file        want;
-    const struct backend *bk;
-    struct dev           *dev;
-    struct fwd            fwd;
-    struct fwd_block      block;
-};
-
 static void
 begin(struct setup *s, const char *name, const char *backend, enum dtype dt)
 {
-    static const int tokens[2] = { TOKENS, TOKENS };
-    struct dev_opts o = { .threads = 2 };
-    const struct tensor *ids;
-    char path[256];
+    static const int32_t tokens[2] = { TOKENS, TOKENS };
+    char dir[256], expected[256];
 
-    (void)snprintf(path, sizeof(path), "t/data/tiny/%s", name);
-    assert_int_equal(source_open(&s->src, path), RC_OK);
-    (void)snprintf(path, sizeof(path), "t/data/tiny/%s.expected.safetensors", name);
-    assert_int_equal(st_open(&s->want, path), RC_OK);
-    assert_int_equal(backend_find(&s->bk, backend), RC_OK);
-    assert_int_equal(s->bk->open(&s->dev, &o), RC_OK);
-    s->src.pool = dev_pool(s->dev);
-    assert_int_equal(fwd_open(&s->fwd, s->bk, s->dev, &s->src.arch, dt, source_dense, &s->src), RC_OK);
-    assert_int_equal(fwd_block_init(&s->fwd, &s->block, tokens, 2), RC_OK);
-    assert_int_equal(st_get(&s->want, "input_ids", &ids), RC_OK);
-    assert_int_equal(fwd_begin(&s->fwd, &s->block, ids->data), RC_OK);
-}
-
-static void
-end(struct setup *s)
-{
-    fwd_block_free(&s->block);
-    fwd_close(&s->fwd);
-    s->bk->close(s->dev);
-    st_close(&s->want);
-    source_close(&s->src);
-}
-
-static void
-layer(struct setup *s, int l)
-{
-    assert_int_equal(fwd_norms(&s->fwd, l), RC_OK);
-    assert_int_equal(fwd_load(&s->fwd, 0, POINT_COUNT), RC_OK);
-    for (int p = 0; p < POINT_COUNT; p++)
-        assert_int_equal(fwd_step(&s->fwd, &s->block), RC_OK);
+    (void)snprintf(dir, sizeof(dir), "t/data/tiny/%s", name);
+    (void)snprintf(expected, sizeof(expected), "t/data/tiny/%s.expected.safetensors", name);
+    setup_open(s, name, dir, expected, backend, dt, tokens, 2);
 }
 
 static const float *
@@ -99,12 +58,12 @@ check_f32(const char *name, const char *backend)
         const float *want = wanted(&s, "hidden32.%d", l);
 
         if (l > 0)
-            layer(&s, l - 1);
+            setup_layer(&s, l - 1);
         if (!(distance(s.block.hidden, want) <= 4e-6 * distance(want, zero)))
             fail_msg("%s, %s: hidden states after layer %d are off by %g of %g", name, backend, l,
                 distance(s.block.hidden, want), distance(want, zero));
     }
-    end(&s);
+    setup_close(&s);
 }
 
 static void
@@ -117,14 +76,14 @@ check_bf16(const char *name)
     for (int l = 1; l <= LAYERS && s.src.arch.dtype == DT_BF16; l++) {
         const float *f32 = wanted(&s, "hidden32.%d", l), *bf16 = wanted(&s, "hidden.%d", l);
 
-        layer(&s, l - 1);
+        setup_layer(&s, l - 1);
         assert_true(dtype_to_f32(got, s.block.hidden, DT_BF16, ROWS * HIDDEN));
         if (!(distance(got, f32) <= 1.15 * distance(bf16, f32)))
             fail_msg("%s: after layer %d ours is %g from f32, that of transformers %g", name, l, distance(got, f32),
                 distance(bf16, f32));
         assert_true(distance(got, bf16) <= 1.5 * distance(bf16, f32)); /* two independent roundings: sqrt 2 */
     }
-    end(&s);
+    setup_close(&s);
 }
 
 static void
@@ -161,7 +120,7 @@ test_nll(void **state)
         begin(&s, models[i], "cpu", DT_F32);
         want = wanted(&s, "nll32", 0);
         for (int l = 0; l < LAYERS; l++)
-            layer(&s, l);
+            setup_layer(&s, l);
         assert_int_equal(st_get(&s.want, "input_ids", &ids), RC_OK);
         for (int r = 0; r < ROWS; r++)
             target[r] = (r + 1) % TOKENS == 0 ? -1 : ((const int32_t *)ids->data)[r + 1];
@@ -172,7 +131,7 @@ test_nll(void **state)
             if (target[r] >= 0 && fabs(nll[r] - (double)want[k++]) > 2e-4)
                 fail_msg("%s: row %d scores %g, want %g", models[i], r, nll[r], (double)want[k - 1]);
         s.bk->weight_free(s.dev, head);
-        end(&s);
+        setup_close(&s);
     }
 }
 

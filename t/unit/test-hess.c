@@ -14,10 +14,7 @@ static uint64_t seed = 0x9e3779b97f4a7c15ULL;
 static uint32_t
 random_bits(void)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 32);
+    return (uint32_t)(unit_random(&seed) >> 32);
 }
 
 struct set {
@@ -47,7 +44,7 @@ fill(struct set *s, double spread)
 static void
 sum_of(struct set *s, struct hess *h, const int *order, int first, int end, const struct hess *grid)
 {
-    assert_int_equal(hess_init_parts(h, N, true, 1), RC_OK);
+    assert_int_equal(hess_init(h, N, true, 1), RC_OK);
     if (grid != NULL) {
         memcpy(h->grid, grid->grid, N * sizeof(*h->grid));
         h->has_grid = true;
@@ -147,7 +144,7 @@ test_ranges(void **state)
             hi = v > hi ? v : hi;
         }
     for (int i = 0; i < 2; i++) { /* without sums, and so without a grid */
-        assert_int_equal(hess_init_parts(&h[i], N, false, 3), RC_OK);
+        assert_int_equal(hess_init(&h[i], N, false, 3), RC_OK);
         for (int b = i; b < BLOCKS; b += 2)
             assert_int_equal(hess_add(&h[i], s.bk, s.dev, s.x[b], DT_BF16, s.rows[b], 1), RC_OK);
         assert_int_equal(hess_add_ranges(&h[i], i == 0 ? heads : more, 2), RC_OK);
@@ -226,7 +223,7 @@ test_overflow(void **state)
     assert_says(err_text(), "beyond its grid's limit");
     hess_free(&h);
     s.x[0][7] = 0x7f80; /* infinity */
-    assert_int_equal(hess_init(&h, N), RC_OK);
+    assert_int_equal(hess_init(&h, N, true, 0), RC_OK);
     assert_int_equal(hess_choose_grid(&h, s.bk, s.dev, s.x[0], DT_BF16, s.rows[0]), RC_NUMERIC);
     assert_says(err_text(), "input channel 7 is not finite");
     hess_free(&h);
@@ -239,8 +236,8 @@ test_merge(void **state)
     struct hess a, b;
 
     (void)state;
-    assert_int_equal(hess_init(&a, 2), RC_OK);
-    assert_int_equal(hess_init(&b, 2), RC_OK);
+    assert_int_equal(hess_init(&a, 2, true, 0), RC_OK);
+    assert_int_equal(hess_init(&b, 2, true, 0), RC_OK);
     a.has_grid = b.has_grid = true;
     a.grid[0] = -3;
     b.grid[1] = -1;
@@ -253,7 +250,7 @@ test_merge(void **state)
     assert_true(a.grid[0] == 0 && a.grid[1] == 0 && a.sequences == 7);
     assert_true(a.sum[0] == 2 && a.sum[2] == 0);
     hess_free(&b);
-    assert_int_equal(hess_init(&b, 3), RC_OK);
+    assert_int_equal(hess_init(&b, 3, true, 0), RC_OK);
     assert_int_equal(hess_merge(&a, &b), RC_DATA);
     assert_says(err_text(), "2 and 3 channels");
     hess_free(&a);

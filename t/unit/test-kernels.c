@@ -1,16 +1,9 @@
 /* test-kernels - the cpu backend against ref, every instruction set against every other, any number of threads */
 #include "../../kernels/cpu/ops.h"
-#include "../../kernels/dev.h"
 #include "../../libcommon/mem.h"
-#include "../../libcommon/msg.h"
+#include "pair.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
 
 static const int sizes[] = { 1, 2, 31, 33, 127, 300 };
 
@@ -21,10 +14,7 @@ static uint64_t seed = 88172645463325252ULL;
 static float
 uniform(void)
 {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (float)(seed >> 40) / (float)(1 << 24) * 2 - 1;
+    return (float)(unit_random(&seed) >> 40) / (float)(1 << 24) * 2 - 1;
 }
 
 /* count values of type dt in [-1, 1]. */
@@ -44,31 +34,6 @@ static double
 value(const void *p, enum dtype dt, size_t i)
 {
     return dt == DT_BF16 ? (double)bf16_to_f32(((const uint16_t *)p)[i]) : (double)((const float *)p)[i];
-}
-
-struct pair {
-    struct dev *ref, *cpu;
-};
-
-static void
-open_pair(struct pair *p, const char *isa, int threads)
-{
-    struct dev_opts o = { .threads = threads };
-
-    if (isa != NULL)
-        (void)setenv("LLMC_ISA", isa, 1);
-    else
-        (void)unsetenv("LLMC_ISA");
-    assert_int_equal(backend_ref.open(&p->ref, &o), RC_OK);
-    assert_int_equal(backend_cpu.open(&p->cpu, &o), RC_OK);
-}
-
-static void
-close_pair(struct pair *p)
-{
-    backend_ref.close(p->ref);
-    backend_cpu.close(p->cpu);
-    (void)unsetenv("LLMC_ISA");
 }
 
 static void

@@ -1,11 +1,9 @@
 /* test-round - rounding of activations: by search over the grid, beside compressed-tensors, cpu beside ref */
-#include "../../kernels/dev.h"
 #include "../../kernels/scale.h"
 #include "../../libcommon/inputs.h"
 #include "../../libcommon/mem.h"
-#include "../../libcommon/msg.h"
 #include "../../libcommon/safetensors.h"
-#include "unit.h"
+#include "pair.h"
 
 #include <math.h>
 
@@ -31,31 +29,6 @@ static const struct kind {
 
 static const char *const isas[] = { NULL, "avx2", "c" };
 
-struct pair {
-    struct dev *ref, *cpu;
-};
-
-static void
-open_pair(struct pair *p, const char *isa, int threads)
-{
-    struct dev_opts o = { .threads = threads };
-
-    if (isa != NULL)
-        (void)setenv("LLMC_ISA", isa, 1);
-    else
-        (void)unsetenv("LLMC_ISA");
-    assert_int_equal(backend_ref.open(&p->ref, &o), RC_OK);
-    assert_int_equal(backend_cpu.open(&p->cpu, &o), RC_OK);
-}
-
-static void
-close_pair(struct pair *p)
-{
-    backend_ref.close(p->ref);
-    backend_cpu.close(p->cpu);
-    (void)unsetenv("LLMC_ISA");
-}
-
 static uint64_t seed = 88172645463325252ULL;
 
 /* Normal-like, of very different size from row to row and column to column. */
@@ -65,9 +38,7 @@ fill(void *x, enum dtype dt, int rows, int n)
     for (int i = 0; i < rows * n; i++) {
         float f;
 
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
+        (void)unit_random(&seed);
         f = (float)(int32_t)(seed >> 32) * 0x1p-31f * exp2f((float)(seed & 15) - 8 + (float)(i / n % 5) * 3);
         f = (seed >> 8 & 31) == 0 ? 0 : f;
         if (dt == DT_BF16)

@@ -406,7 +406,9 @@ observer_kwargs(void **state)
     assert_int_equal(observer_opts("mse", NULL, &q, &o), RC_OK);
     assert_true(o.steps == 21 && o.hi == 1.0f && fabsf(o.lo - 0.8f) < 1e-6f && o.norm == 2.4);
     assert_true(observer_weighted("imatrix_mse") && !observer_weighted("mse"));
-    assert_true(observer_minmax("static_minmax") && !observer_minmax("mse"));
+    assert_true(o.observer == OBSERVER_SEARCH);
+    assert_int_equal(observer_opts("static_minmax", NULL, &q, &o), RC_OK);
+    assert_true(o.observer == OBSERVER_MINMAX);
 }
 
 int

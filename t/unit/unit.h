@@ -30,6 +30,16 @@
             fail_msg("want \"%s\" in \"%s\"", (words), (text));                   \
     } while (0)
 
+/* xorshift: the next state, which is the random number. */
+static inline uint64_t
+unit_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
 static char unit_dir[] = P_tmpdir "/llmc-unit.XXXXXX";
 
 static inline int
