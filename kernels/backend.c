@@ -157,7 +157,9 @@ backend_find(const struct backend **out, const char *name)
 const char *
 backend_names(void)
 {
-    return !backend_cuda_built() ? "cpu, ref" : cuda_driver() ? "cpu, ref, cuda" : "cpu, ref, cuda (no NVIDIA driver here)";
+    if (!backend_cuda_built())
+        return "cpu, ref";
+    return cuda_driver() ? "cpu, ref, cuda" : "cpu, ref, cuda (no NVIDIA driver here)";
 }
 
 const char *
