@@ -11,9 +11,8 @@ ifdef SAN
 B       := build/san
 SANFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 endif
-# What is there is used; MPI=0, CUDA=0 leave it out. Nothing uses NCCL yet, whatever is asked for.
+# What is there is used; MPI=0, CUDA=0, NCCL=0 leave it out.
 MPI     ?= $(if $(shell mpicc --showme:link 2>/dev/null || pkg-config --libs mpich 2>/dev/null),1,0)
-NCCL    ?= 0
 ifneq ($(MPI),0)
 MPI_CFLAGS := -DLLMC_MPI $(shell mpicc --showme:compile 2>/dev/null || pkg-config --cflags mpich)
 MPI_LIBS   := $(shell mpicc --showme:link 2>/dev/null || pkg-config --libs mpich)
@@ -33,14 +32,18 @@ NVARCH  = $(filter $(shell $(NVCC) --list-gpu-arch),compute_80 compute_90 comput
 NVFLAGS = -std=c++20 -O3 --fmad=false -D_GNU_SOURCE -Xcompiler -fPIC,-ffp-contract=off,-pthread --threads 2 \
           $(foreach a,$(NVARCH),-gencode arch=$a,code=$(a:compute_%=sm_%)) \
           -gencode arch=$(lastword $(NVARCH)),code=$(lastword $(NVARCH))
-CUDA_CU = $(sort $(wildcard kernels/cuda/*.cu))
+CUDA_CU = $(filter-out kernels/cuda/nccl.cu,$(sort $(wildcard kernels/cuda/*.cu)))
 CUDA_SO = $(if $(NVCC),$(B)/lib/llmc-cuda.so)
+# The nccl communicator: another one. Its ranks meet by MPI.
+NCCL_H  = $(firstword $(wildcard $(NVLIB)/../include/nccl.h /usr/include/nccl.h))
+NCCL_SO = $(if $(filter 0,$(NCCL) $(MPI)),,$(if $(NVCC),$(if $(NCCL_H),$(B)/lib/llmc-nccl.so)))
 # The same source for the host, on a stand-in of the libraries: tests.
-HOST_SO = $(if $(shell command -v $(CXX)),$(B)/t/llmc-cuda-host.so)
+HOST_SO = $(if $(shell command -v $(CXX)),$(B)/t/llmc-cuda-host.so $(B)/t/llmc-nccl-host.so)
 ALLCXX  = -std=c++20 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -pthread $(WARN) \
           $(SANFLAGS) $(CFLAGS)
 
-COMMON  = $(patsubst %.c,$(B)/%.o,$(filter-out $(if $(filter 0,$(MPI)),libcommon/comm_mpi.c),$(sort $(wildcard libcommon/*.c))))
+COMM_MPI = libcommon/comm_mpi.c libcommon/comm_nccl.c
+COMMON  = $(patsubst %.c,$(B)/%.o,$(filter-out $(if $(filter 0,$(MPI)),$(COMM_MPI)),$(sort $(wildcard libcommon/*.c))))
 KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c)))
 TOOLS   = $(patsubst tools/%.c,%,$(sort $(wildcard tools/*.c)))
 SCRIPTS = llmc
@@ -48,9 +51,9 @@ UNITS   = $(patsubst t/unit/%.c,$(B)/t/%,$(sort $(wildcard t/unit/test-*.c)))
 BENCHES = $(patsubst t/bench/%.c,$(B)/t/%,$(sort $(wildcard t/bench/bench-*.c)))
 PROGS   = $(TOOLS:%=$(B)/bin/%) $(SCRIPTS:%=$(B)/bin/%)
 SOURCES = $(sort $(wildcard tools/*.c libcommon/*.c libcommon/*.h kernels/*.c kernels/*.h kernels/*/*.c kernels/*/*.h \
-          kernels/cuda/*.cu kernels/cuda/*.cuh t/cuda-host/*.cc t/cuda-host/include/*.h))
+          kernels/cuda/*.cu kernels/cuda/*.cuh t/cuda-host/*.cc t/cuda-host/*.h t/cuda-host/include/*.h))
 
-all: progs $(CUDA_SO)
+all: progs $(CUDA_SO) $(NCCL_SO)
 
 progs: $(PROGS)
 
@@ -80,8 +83,8 @@ $(B)/%.o: %.c Makefile
 	$(CC) $(ALLC) $(EXTRA) -MMD -MP -c -o $@ $<
 
 # Only what adds up over ranks is linked with MPI, which takes its time to load.
-$(B)/libcommon/comm.o $(B)/libcommon/comm_mpi.o $(B)/libcommon/run.o: EXTRA = $(MPI_CFLAGS)
-$(B)/libcommon/comm.o $(B)/libcommon/comm_mpi.o $(B)/libcommon/run.o $(B)/libllmc.a: $(B)/with
+$(B)/libcommon/comm.o $(COMM_MPI:%.c=$(B)/%.o) $(B)/libcommon/run.o: EXTRA = $(MPI_CFLAGS)
+$(B)/libcommon/comm.o $(COMM_MPI:%.c=$(B)/%.o) $(B)/libcommon/run.o $(B)/libllmc.a: $(B)/with
 $(B)/bin/llmc-hessian $(B)/t/test-comm $(B)/t/bench-comm: LIBS += $(MPI_LIBS)
 
 # Changes when what is compiled in does.
@@ -128,15 +131,23 @@ $(B)/lib/llmc-cuda.so: $(CUDA_CU:%.cu=$(B)/%.o)
 	@mkdir -p $(@D)
 	$(NVCC) -shared -cudart shared -o $@ $^ -L$(NVLIB) -lcublas -lcusolver -Xlinker -rpath,$(NVLIB)
 
-$(B)/t/cuda-host/%.o: kernels/cuda/%.cu Makefile
+$(B)/lib/llmc-nccl.so: $(B)/kernels/cuda/nccl.o
+	@mkdir -p $(@D)
+	$(NVCC) -shared -cudart shared -o $@ $^ -L$(NVLIB) -L$(NVLIB)/../lib -lnccl -Xlinker -rpath,$(NVLIB):$(realpath $(NVLIB)/../lib)
+
+$(B)/t/cuda-host/cu/%.o: kernels/cuda/%.cu Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(ALLCXX) -It/cuda-host/include -MMD -MP -x c++ -c -o $@ $<
 
-$(B)/t/cuda-host/cuda.o: t/cuda-host/cuda.cc Makefile
+$(B)/t/cuda-host/%.o: t/cuda-host/%.cc Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(ALLCXX) -It/cuda-host/include -MMD -MP -c -o $@ $<
 
-$(B)/t/llmc-cuda-host.so: $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/%.o) $(B)/t/cuda-host/cuda.o
+$(B)/t/llmc-cuda-host.so: $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/cu/%.o) $(B)/t/cuda-host/cuda.o
+	@mkdir -p $(@D)
+	$(CXX) $(ALLCXX) $(LDFLAGS) -shared -o $@ $^
+
+$(B)/t/llmc-nccl-host.so: $(B)/t/cuda-host/cu/nccl.o $(B)/t/cuda-host/nccl.o $(B)/t/cuda-host/cuda.o
 	@mkdir -p $(@D)
 	$(CXX) $(ALLCXX) $(LDFLAGS) -shared -o $@ $^
 
@@ -167,7 +178,7 @@ check: deps
 # The cuda backend on a stand-in of its libraries; SAN=1: under sanitizers.
 check-cuda-host: deps
 	@$(MAKE) --no-print-directory -j2 progs $(B)/t/test-cuda $(B)/t/fail.so $(HOST_SO)
-	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(B)/t/test-cuda t/7100-cuda-host.t
+	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(B)/t/test-cuda t/7100-cuda-host.t t/7200-nccl-host.t
 
 # On a device: the same tests against the real libraries, then whole runs, then under compute-sanitizer.
 check-cuda: all
@@ -202,7 +213,7 @@ lint:
 clean:
 	rm -rf build
 
--include $(CUDA_CU:%.cu=$(B)/%.d) $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/%.d) $(B)/t/cuda-host/cuda.d
+-include $(CUDA_CU:%.cu=$(B)/%.d) $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/cu/%.d) $(wildcard $(B)/t/cuda-host/*.d $(B)/t/cuda-host/cu/*.d)
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:

@@ -1,18 +1,16 @@
 /* backend - the table of backends; a member that a row leaves out is that of ref
  *
- * The cuda backend is a shared object beside the programs, ../lib/llmc-cuda.so as seen from the directory of the
- * running one, or what LLMC_CUDA names. It is loaded when it is asked for by name, or when nothing is and there is a
- * device file of NVIDIA's driver; programs that run on the CPU do not touch it.
+ * The cuda backend is a shared object (library.h). It is loaded when it is asked for by name, or when nothing is and
+ * there is a device file of NVIDIA's driver; programs that run on the CPU do not touch it.
  */
 #include "backend.h"
 
 #include "../libcommon/msg.h"
 #include "dev.h"
+#include "library.h"
 
 #include <dlfcn.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -50,32 +48,14 @@ backend_fill(struct backend *full)
 
 /* --- cuda --- */
 
-static const char *
-cuda_path(void)
-{
-    static char path[PATH_MAX];
-    const char *named = getenv("LLMC_CUDA");
-    char exe[PATH_MAX], *slash;
-    ssize_t len;
-
-    if (named != NULL)
-        return named;
-    if ((len = readlink("/proc/self/exe", exe, sizeof(exe) - 1)) < 0)
-        return NULL;
-    exe[len] = '\0';
-    if ((slash = strrchr(exe, '/')) == NULL)
-        return NULL;
-    *slash = '\0';
-    len = snprintf(path, sizeof(path), "%s/../lib/llmc-cuda.so", exe);
-    return len < (ssize_t)sizeof(path) ? path : NULL;
-}
+static const struct library cuda_library = { "LLMC_CUDA", "llmc-cuda.so" };
 
 bool
 backend_cuda_built(void)
 {
-    const char *path = cuda_path();
+    char path[PATH_MAX];
 
-    return path != NULL && access(path, R_OK) == 0;
+    return library_find(&cuda_library, path);
 }
 
 /* Cheap: nothing is loaded. A driver shows itself by its device file, on Windows' Linux by another one. */
@@ -90,20 +70,16 @@ static int
 cuda_load(const struct backend **out)
 {
     static const size_t want[BACKEND_SIZE_COUNT] = BACKEND_SIZES;
-    const char *path = cuda_path();
     const size_t *sizes;
     int (*probe)(void);
     void *so;
 
-    if (!backend_cuda_built())
-        return err_set(RC_UNAVAILABLE, "backend \"cuda\" is not here: no %s", path != NULL ? path : "llmc-cuda.so");
-    if ((so = dlopen(path, RTLD_NOW | RTLD_LOCAL)) == NULL)
-        return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s", dlerror());
+    TRY(library_open(&cuda_library, "backend \"cuda\"", &so));
     *out = dlsym(so, "backend_cuda");
     sizes = dlsym(so, "backend_cuda_sizes");
     *(void **)&probe = dlsym(so, "backend_cuda_probe");
     if (*out == NULL || sizes == NULL || probe == NULL || memcmp(sizes, want, sizeof(want)) != 0)
-        return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s is of another version", path);
+        return err_set(RC_UNAVAILABLE, "backend \"cuda\": %s is of another version", cuda_library.file);
     return probe();
 }
 

@@ -15,7 +15,7 @@ enum { PAUSE_US_FIRST = 20, PAUSE_US_LAST = 2000 };
 static const struct comm_kind *const kinds[] = {
     &comm_self,
 #ifdef LLMC_MPI
-    &comm_mpi,
+    &comm_mpi, &comm_nccl,
 #endif
     &comm_files,
 };

@@ -1,7 +1,8 @@
 /* comm - how the ranks of a run add up their Hessians
  *
- * A communicator is a row of a table: self (one rank), mpi (where compiled in and under an MPI launcher), files
- * (partial sums in the work directory: needs nothing but a file system that all ranks see). What passes:
+ * A communicator is a row of a table: self (one rank), mpi (where compiled in and under an MPI launcher), nccl (the
+ * same, with sums between devices; only where asked for), files (partial sums in the work directory: needs nothing but
+ * a file system that all ranks see). What passes:
  *
  *   - the grid of each input, from the owner of the plan's first block to everybody: comm_grid;
  *   - each input's sum, from all ranks with blocks to all ranks with tasks of it: comm_start for every input of the
@@ -51,7 +52,7 @@ struct comm_kind {
     void (*drop)(struct comm *c, int step); /* the step is compressed: nobody wants its sums any more */
 };
 
-extern const struct comm_kind comm_self, comm_files, comm_mpi;
+extern const struct comm_kind comm_self, comm_files, comm_mpi, comm_nccl;
 
 /* name NULL: the best that is usable. RC_UNAVAILABLE, RC_USAGE (not for so many ranks). */
 int  comm_open(struct comm *c, struct run *run, const char *name, int timeout);

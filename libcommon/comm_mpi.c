@@ -10,16 +10,13 @@
  *
  * Messages of one kind between two ranks are taken in the order they were sent, so steps cannot mix.
  */
-#include "comm.h"
+#include "comm_mpi.h"
 
 #include "mem.h"
 #include "msg.h"
 
-#include <mpi.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum tag { TAG_GRID, TAG_HEAD, TAG_PART, TAG_WHOLE, TAGS };
 
 enum { REASON_MAX = MPI_MAX_ERROR_STRING };
 
@@ -28,31 +25,25 @@ struct slice {
 };
 
 struct sum {
-    double      *part;                 /* [ranks][slice of ours]: what others gave */
-    char        *heads;                /* [ranks][head bytes], ours at our place */
-    size_t       head_bytes;
-    MPI_Request *send, *part_in, *head_in, *head_out, *whole_in, *whole_out; /* [ranks] each */
-    MPI_Request *requests;             /* all of them */
-    int          parts, heads_left;
-    bool         added;                /* our slice is whole and on its way */
-    bool        *posted;               /* [ranks] whole_in is */
+    struct mpi_heads heads;
+    double          *part;             /* [ranks][slice of ours]: what others gave */
+    MPI_Request     *send, *part_in, *whole_in, *whole_out; /* [ranks] each */
+    MPI_Request     *requests;         /* all of them */
+    int              parts;
+    bool             added;            /* our slice is whole and on its way */
+    bool            *posted;           /* [ranks] whole_in is */
 };
 
-struct grid {                          /* on its way to the others */
-    int16_t     *data;
-    MPI_Request *requests;             /* [ranks] */
-    struct grid *next;
+struct mpi_grid {                      /* on its way to the others */
+    int16_t         *data;
+    MPI_Request     *requests;         /* [ranks] */
+    struct mpi_grid *next;
 };
 
-struct own {
-    struct grid *grids;
-    MPI_Request  grid_in[ARCH_POINTS_MAX];
-    bool         asked[ARCH_POINTS_MAX];
-    bool         ready;                /* MPI is */
-};
+enum { PER_RANK = 4 };                 /* requests of a sum */
 
-static int
-check(int status, const char *what)
+int
+mpi_check(int status, const char *what)
 {
     char reason[REASON_MAX];
     int n = 0;
@@ -64,30 +55,28 @@ check(int status, const char *what)
     return err_set(RC_UNAVAILABLE, "%s: %.*s", what, n, reason);
 }
 
-#define MPI_TRY(call) TRY(check((call), #call))
-
-static int
-tag_of(enum tag tag, enum point point)
+int
+mpi_tag(enum mpi_tag tag, enum point point)
 {
     return (int)point * TAGS + (int)tag;
 }
 
-static bool
-usable(const struct comm *c)
+bool
+mpi_usable(const struct comm *c)
 {
     return c->ranks > 1 && (getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_NAMESPACE") != NULL ||
         getenv("PMI_SIZE") != NULL);
 }
 
-static int
-open_mpi(struct comm *c)
+int
+mpi_open(struct comm *c, size_t bytes)
 {
     int given, rank, ranks;
-    struct own *o;
+    struct mpi_own *o;
 
     if (getenv("OMPI_COMM_WORLD_SIZE") == NULL && getenv("PMIX_NAMESPACE") == NULL && getenv("PMI_SIZE") == NULL)
         return err_set(RC_USAGE, "communicator mpi needs an MPI launcher, such as mpirun");
-    if ((c->own = o = mem_zalloc(1, sizeof(*o))) == NULL)
+    if ((c->own = o = mem_zalloc(1, bytes)) == NULL)
         return RC_OS;
     MPI_TRY(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &given));
     o->ready = true;
@@ -100,9 +89,9 @@ open_mpi(struct comm *c)
 }
 
 static void
-free_grids(struct own *o)
+free_grids(struct mpi_own *o)
 {
-    for (struct grid *g = o->grids, *next; g != NULL; g = next) {
+    for (struct mpi_grid *g = o->grids, *next; g != NULL; g = next) {
         next = g->next;
         mem_free(g->data);
         mem_free(g->requests);
@@ -112,10 +101,10 @@ free_grids(struct own *o)
 }
 
 /* Ranks that failed have nobody left to finish with. */
-static void
-close_mpi(struct comm *c, int rc)
+void
+mpi_close(struct comm *c, int rc)
 {
-    struct own *o = c->own;
+    struct mpi_own *o = c->own;
 
     if (o == NULL)
         return;
@@ -127,11 +116,11 @@ close_mpi(struct comm *c, int rc)
 
 /* --- grids --- */
 
-static int
-give_grid(struct comm *c, int step, enum point point, const struct hess *h)
+int
+mpi_give_grid(struct comm *c, int step, enum point point, const struct hess *h)
 {
-    struct own *o = c->own;
-    struct grid *g = mem_zalloc(1, sizeof(*g));
+    struct mpi_own *o = c->own;
+    struct mpi_grid *g = mem_zalloc(1, sizeof(*g));
 
     (void)step;
     if (g == NULL)
@@ -146,20 +135,21 @@ give_grid(struct comm *c, int step, enum point point, const struct hess *h)
     for (int r = 0; r < c->ranks; r++) {
         g->requests[r] = MPI_REQUEST_NULL;
         if (r != c->rank)
-            MPI_TRY(MPI_Isend(g->data, h->n, MPI_INT16_T, r, tag_of(TAG_GRID, point), MPI_COMM_WORLD, &g->requests[r]));
+            MPI_TRY(MPI_Isend(g->data, h->n, MPI_INT16_T, r, mpi_tag(TAG_GRID, point), MPI_COMM_WORLD,
+                &g->requests[r]));
     }
     return RC_OK;
 }
 
-static int
-take_grid(struct comm *c, int step, enum point point, struct hess *h, bool *done)
+int
+mpi_take_grid(struct comm *c, int step, enum point point, struct hess *h, bool *done)
 {
-    struct own *o = c->own;
+    struct mpi_own *o = c->own;
     int flag = 0;
 
     (void)step;
     if (!o->asked[point]) {
-        MPI_TRY(MPI_Irecv(h->grid, h->n, MPI_INT16_T, c->run->plan.blocks[0].rank, tag_of(TAG_GRID, point),
+        MPI_TRY(MPI_Irecv(h->grid, h->n, MPI_INT16_T, c->run->plan.blocks[0].rank, mpi_tag(TAG_GRID, point),
             MPI_COMM_WORLD, &o->grid_in[point]));
         o->asked[point] = true;
     }
@@ -171,13 +161,12 @@ take_grid(struct comm *c, int step, enum point point, struct hess *h, bool *done
     return RC_OK;
 }
 
-/* Grids that everybody has; they were asked for before the sums that are complete now. */
-static int
-collect_grids(struct comm *c)
+int
+mpi_collect_grids(struct comm *c)
 {
-    struct own *o = c->own;
+    struct mpi_own *o = c->own;
 
-    for (struct grid *g = o->grids; g != NULL; g = g->next) {
+    for (struct mpi_grid *g = o->grids; g != NULL; g = g->next) {
         int flag = 0;
 
         MPI_TRY(MPI_Testall(c->ranks, g->requests, &flag, MPI_STATUSES_IGNORE));
@@ -186,6 +175,65 @@ collect_grids(struct comm *c)
     }
     free_grids(o);
     return RC_OK;
+}
+
+/* --- heads --- */
+
+int
+mpi_heads_start(struct comm *c, const struct comm_sum *s, struct mpi_heads *h)
+{
+    size_t ranks = (size_t)c->ranks;
+    int tag = mpi_tag(TAG_HEAD, s->point);
+
+    h->bytes = hess_head_bytes(s->h);
+    h->all = mem_alloc(ranks, h->bytes);
+    h->in = mem_alloc(2 * ranks, sizeof(*h->in));
+    if (h->all == NULL || h->in == NULL)
+        return RC_OS;
+    h->out = h->in + ranks;
+    for (size_t i = 0; i < 2 * ranks; i++)
+        h->in[i] = MPI_REQUEST_NULL;
+    hess_head_write(s->h, h->all + (size_t)c->rank * h->bytes);
+    for (int r = 0; r < c->ranks; r++) {
+        if (r == c->rank)
+            continue;
+        if (c->gives[r] && s->takes[c->rank]) {
+            MPI_TRY(MPI_Irecv(h->all + (size_t)r * h->bytes, (int)h->bytes, MPI_BYTE, r, tag, MPI_COMM_WORLD,
+                &h->in[r]));
+            h->left++;
+        }
+        if (c->gives[c->rank] && s->takes[r])
+            MPI_TRY(MPI_Isend(h->all + (size_t)c->rank * h->bytes, (int)h->bytes, MPI_BYTE, r, tag, MPI_COMM_WORLD,
+                &h->out[r]));
+    }
+    return RC_OK;
+}
+
+int
+mpi_heads_test(struct comm *c, const struct comm_sum *s, struct mpi_heads *h, bool *done)
+{
+    int flag;
+
+    for (int r = 0; r < c->ranks && h->left > 0; r++) {
+        if (h->in[r] == MPI_REQUEST_NULL)
+            continue;
+        MPI_TRY(MPI_Test(&h->in[r], &flag, MPI_STATUS_IGNORE));
+        if (!flag)
+            continue;
+        TRY(hess_head_merge(s->h, h->all + (size_t)r * h->bytes, h->bytes));
+        h->left--;
+    }
+    MPI_TRY(MPI_Testall(c->ranks, h->out, &flag, MPI_STATUSES_IGNORE));
+    *done = h->left == 0 && flag != 0;
+    return RC_OK;
+}
+
+void
+mpi_heads_free(struct mpi_heads *h)
+{
+    mem_free(h->all);
+    mem_free(h->in);
+    *h = (struct mpi_heads){ 0 };
 }
 
 /* --- sums --- */
@@ -212,8 +260,8 @@ forget(struct comm_sum *s)
 
     if (m == NULL)
         return;
+    mpi_heads_free(&m->heads);
     mem_free(m->part);
-    mem_free(m->heads);
     mem_free(m->requests);
     mem_free(m->posted);
     mem_free(m);
@@ -228,20 +276,16 @@ allocate(struct comm *c, struct comm_sum *s)
 
     if ((s->own = m) == NULL)
         return RC_OS;
-    m->head_bytes = hess_head_bytes(s->h);
     m->part = mem_alloc(ranks * slice_of(c, s, c->rank).count + 1, sizeof(*m->part));
-    m->heads = mem_alloc(ranks, m->head_bytes);
-    m->requests = mem_alloc(6 * ranks, sizeof(MPI_Request));
+    m->requests = mem_alloc(PER_RANK * ranks, sizeof(MPI_Request));
     m->posted = mem_zalloc(ranks, sizeof(*m->posted));
-    if (m->part == NULL || m->heads == NULL || m->requests == NULL || m->posted == NULL)
+    if (m->part == NULL || m->requests == NULL || m->posted == NULL)
         return RC_OS;
-    for (size_t i = 0; i < 6 * ranks; i++)
+    for (size_t i = 0; i < PER_RANK * ranks; i++)
         m->requests[i] = MPI_REQUEST_NULL;
     m->send = m->requests;
     m->part_in = m->send + ranks;
-    m->head_in = m->part_in + ranks;
-    m->head_out = m->head_in + ranks;
-    m->whole_in = m->head_out + ranks;
+    m->whole_in = m->part_in + ranks;
     m->whole_out = m->whole_in + ranks;
     return RC_OK;
 }
@@ -254,7 +298,7 @@ start(struct comm *c, struct comm_sum *s)
 
     TRY(allocate(c, s));
     m = s->own;
-    hess_head_write(s->h, m->heads + (size_t)c->rank * m->head_bytes);
+    TRY(mpi_heads_start(c, s, &m->heads));
     for (int r = 0; r < c->ranks; r++) {
         struct slice l = slice_of(c, s, r);
 
@@ -262,21 +306,13 @@ start(struct comm *c, struct comm_sum *s)
             continue;
         if (c->gives[r]) {
             MPI_TRY(MPI_Irecv(m->part + (size_t)r * mine.count, (int)mine.count, MPI_DOUBLE, r,
-                tag_of(TAG_PART, s->point), MPI_COMM_WORLD, &m->part_in[r]));
+                mpi_tag(TAG_PART, s->point), MPI_COMM_WORLD, &m->part_in[r]));
             m->parts++;
-            if (s->takes[c->rank]) {
-                MPI_TRY(MPI_Irecv(m->heads + (size_t)r * m->head_bytes, (int)m->head_bytes, MPI_BYTE, r,
-                    tag_of(TAG_HEAD, s->point), MPI_COMM_WORLD, &m->head_in[r]));
-                m->heads_left++;
-            }
         }
         if (!c->gives[c->rank])
             continue;
-        MPI_TRY(MPI_Isend(at(s, l), (int)l.count, MPI_DOUBLE, r, tag_of(TAG_PART, s->point), MPI_COMM_WORLD,
+        MPI_TRY(MPI_Isend(at(s, l), (int)l.count, MPI_DOUBLE, r, mpi_tag(TAG_PART, s->point), MPI_COMM_WORLD,
             &m->send[r]));
-        if (s->takes[r])
-            MPI_TRY(MPI_Isend(m->heads + (size_t)c->rank * m->head_bytes, (int)m->head_bytes, MPI_BYTE, r,
-                tag_of(TAG_HEAD, s->point), MPI_COMM_WORLD, &m->head_out[r]));
     }
     return RC_OK;
 }
@@ -305,27 +341,9 @@ add_parts(struct comm *c, struct comm_sum *s)
         return RC_OK;
     for (int r = 0; r < c->ranks; r++)
         if (r != c->rank && s->takes[r])
-            MPI_TRY(MPI_Isend(sum, (int)mine.count, MPI_DOUBLE, r, tag_of(TAG_WHOLE, s->point),
+            MPI_TRY(MPI_Isend(sum, (int)mine.count, MPI_DOUBLE, r, mpi_tag(TAG_WHOLE, s->point),
                 MPI_COMM_WORLD, &m->whole_out[r]));
     m->added = true;
-    return RC_OK;
-}
-
-static int
-take_heads(struct comm *c, struct comm_sum *s)
-{
-    struct sum *m = s->own;
-    int flag;
-
-    for (int r = 0; r < c->ranks && m->heads_left > 0; r++) {
-        if (m->head_in[r] == MPI_REQUEST_NULL)
-            continue;
-        MPI_TRY(MPI_Test(&m->head_in[r], &flag, MPI_STATUS_IGNORE));
-        if (!flag)
-            continue;
-        TRY(hess_head_merge(s->h, m->heads + (size_t)r * m->head_bytes, m->head_bytes));
-        m->heads_left--;
-    }
     return RC_OK;
 }
 
@@ -344,7 +362,7 @@ ask_whole(struct comm *c, struct comm_sum *s)
         MPI_TRY(MPI_Test(&m->send[r], &flag, MPI_STATUS_IGNORE));
         if (!flag)
             continue;
-        MPI_TRY(MPI_Irecv(at(s, l), (int)l.count, MPI_DOUBLE, r, tag_of(TAG_WHOLE, s->point),
+        MPI_TRY(MPI_Irecv(at(s, l), (int)l.count, MPI_DOUBLE, r, mpi_tag(TAG_WHOLE, s->point),
             MPI_COMM_WORLD, &m->whole_in[r]));
         m->posted[r] = true;
     }
@@ -355,24 +373,23 @@ static int
 test(struct comm *c, struct comm_sum *s)
 {
     struct sum *m = s->own;
-    bool all = true;
+    bool all;
     int flag;
 
     TRY(add_parts(c, s));
-    TRY(take_heads(c, s));
+    TRY(mpi_heads_test(c, s, &m->heads, &all));
     TRY(ask_whole(c, s));
     for (int r = 0; r < c->ranks; r++)
         all = all && (r == c->rank || !s->takes[c->rank] || m->posted[r]);
-    if (!all || m->parts > 0 || m->heads_left > 0)
+    if (!all || m->parts > 0)
         return RC_OK;
-    MPI_TRY(MPI_Testall(6 * c->ranks, m->requests, &flag, MPI_STATUSES_IGNORE));
+    MPI_TRY(MPI_Testall(PER_RANK * c->ranks, m->requests, &flag, MPI_STATUSES_IGNORE));
     s->done = flag != 0;
-    return flag ? collect_grids(c) : RC_OK;
+    return flag ? mpi_collect_grids(c) : RC_OK;
 }
 
-/* Everybody takes part in every sum. */
-static bool
-waits(const struct comm *c, const struct comm_sum *s, int rank)
+bool
+mpi_waits(const struct comm *c, const struct comm_sum *s, int rank)
 {
     (void)c;
     (void)s;
@@ -380,8 +397,13 @@ waits(const struct comm *c, const struct comm_sum *s, int rank)
     return true;
 }
 
+static int
+open_mpi(struct comm *c)
+{
+    return mpi_open(c, sizeof(struct mpi_own));
+}
+
 const struct comm_kind comm_mpi = {
-    .name = "mpi", .usable = usable, .open = open_mpi, .close = close_mpi, .give_grid = give_grid,
-    .take_grid = take_grid, .start = start, .test = test, .waits = waits,
-    .forget = forget,
+    .name = "mpi", .usable = mpi_usable, .open = open_mpi, .close = mpi_close, .give_grid = mpi_give_grid,
+    .take_grid = mpi_take_grid, .start = start, .test = test, .waits = mpi_waits, .forget = forget,
 };

@@ -1,6 +1,7 @@
 /* run - what every stage opens: the plan, its model, a backend, the log */
 #include "run.h"
 
+#include "../kernels/reduce.h"
 #include "mem.h"
 #include "msg.h"
 #include "source.h"
@@ -157,18 +158,21 @@ run_clock(void)
 }
 
 #ifdef LLMC_MPI
-#define MPI_TEXT "self, files, mpi; MPI yes"
+#define HAVE_MPI true
+#define MPI_TEXT "self, files, mpi%s; MPI yes"
 #else
-#define MPI_TEXT "self, files; MPI no"
+#define HAVE_MPI false
+#define MPI_TEXT "self, files%s; MPI no"
 #endif
 
 const char *
 run_built_with(void)
 {
     static char text[160];
+    bool nccl = HAVE_MPI && reduce_built(); /* NCCL's ranks find each other by MPI */
 
-    (void)snprintf(text, sizeof(text), "backends: %s; communicators: " MPI_TEXT ", CUDA %s, NCCL no", backend_names(),
-        backend_cuda_built() ? "yes" : "no");
+    (void)snprintf(text, sizeof(text), "backends: %s; communicators: " MPI_TEXT ", CUDA %s, NCCL %s", backend_names(),
+        nccl ? ", nccl" : "", backend_cuda_built() ? "yes" : "no", nccl ? "yes" : "no");
     return text;
 }
 

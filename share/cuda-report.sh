@@ -49,6 +49,12 @@ stages()    # BACKEND DIR SCHEME
 	[ -z "$(find "$2/weights" -type l)" ]
 }
 
+ranks()     # COMM DIR
+{
+	"$build/bin/llmc" run "$demo" -s W4A16 -d "$demo/calib.jsonl" -n 128 -l 256 --ranks 2 --comm "$1" -C "$2" --keep -q \
+	    -o "$2.out" && grep -q "\"$1\"" "$2"/log/llmc-hessian*
+}
+
 as_good()   # DIR DIR
 {
 	paste "$1.tsv" "$2.tsv" | awk -F '\t' '{ a += $3; b += $9 } END {
@@ -82,6 +88,14 @@ checks()
 		try "$s: as good as on the cpu" as_good "$tmp/cpu.$s" "$tmp/one.$s"
 		as_good "$tmp/cpu.$s" "$tmp/one.$s" >>"$report" 2>&1
 	done
+	if [ -r "$build/lib/llmc-nccl.so" ] && command -v mpirun >/dev/null && [ "$(nvidia-smi -L | wc -l)" -gt 1 ]; then
+		part 'two ranks, a device each'
+		try 'sums by MPI' ranks mpi "$tmp/mpi"
+		try 'sums by NCCL' ranks nccl "$tmp/nccl"
+		try 'the same bytes' same "$tmp/mpi" "$tmp/nccl"
+	else
+		say 'NCCL not run: it takes two GPUs, MPI and llmc-nccl.so'
+	fi
 	part 'compute-sanitizer'
 	if command -v compute-sanitizer >/dev/null 2>&1; then
 		for t in memcheck racecheck initcheck synccheck; do

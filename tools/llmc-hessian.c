@@ -26,12 +26,12 @@ static struct {
     bool            keep, again;
 } cfg = { .run = RUN_OPTS_DEFAULT, .timeout = 120 };
 
-static const char *const comm_names[] = { "self", "files", "mpi", NULL };
+static const char *const comm_names[] = { "self", "files", "mpi", "nccl", NULL };
 
 static const struct opt options[] = {
     RUN_OPTS(&cfg.run),
     OPT_FLAG(0, "keep", &cfg.keep, "keep the Hessians of finished steps"),
-    OPT_CHOICE(0, "comm", &cfg.comm, comm_names, "name", "how ranks meet: self, files, mpi (default: what fits)"),
+    OPT_CHOICE(0, "comm", &cfg.comm, comm_names, "name", "how ranks meet: self, files, mpi, nccl (default: what fits)"),
     OPT_INT(0, "timeout", &cfg.timeout, 1, 1 << 30, "n", "seconds without a sign of life after which a rank is lost"),
     OPT_FLAG(0, "again", &cfg.again, "print tasks that are done already, too"),
     OPT_END

@@ -8,11 +8,10 @@
 #ifndef LLMC_CUDA_CUDA_H
 #define LLMC_CUDA_CUDA_H
 
-#include "c.h"
+#include "place.h"
 #include "team.cuh"
 
 #include <cublas_v2.h>
-#include <cuda_runtime.h>
 #include <cusolverDn.h>
 
 enum { CUDA_INPUTS = 3 };
@@ -51,18 +50,10 @@ cuda_of(struct dev *dev)
     return (struct cuda *)dev->impl;
 }
 
-/* RC_OS: out of device or pinned memory; else RC_UNAVAILABLE. The text is the library's. */
-int cuda_failed(cudaError_t e, const char *what);
+/* As cuda_failed(). */
 int cublas_failed(cublasStatus_t s, const char *what);
 int cusolver_failed(cusolverStatus_t s, const char *what);
 
-#define CALL_TRY(type, ok, failed, expr)  \
-    do {                                  \
-        type st_ = (expr);                \
-        if (st_ != ok)                    \
-            return failed(st_, #expr);    \
-    } while (0)
-#define CUDA_TRY(expr)     CALL_TRY(cudaError_t, cudaSuccess, cuda_failed, expr)
 #define CUBLAS_TRY(expr)   CALL_TRY(cublasStatus_t, CUBLAS_STATUS_SUCCESS, cublas_failed, expr)
 #define CUSOLVER_TRY(expr) CALL_TRY(cusolverStatus_t, CUSOLVER_STATUS_SUCCESS, cusolver_failed, expr)
 

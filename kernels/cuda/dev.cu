@@ -7,19 +7,6 @@ static const size_t PIECE = 8 << 20,       /* bytes of one pinned copy */
     WORKSPACE             = 32 << 20, /* of cuBLAS, ours, so that the choice of kernel does not depend on streams */
     BUDGET_MIN            = 128 << 20;
 
-/* What the launcher says is our place on this machine. */
-static const char *const local_ranks[] = {
-    "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID",
-};
-
-int
-cuda_failed(cudaError_t e, const char *what)
-{
-    (void)cudaGetLastError(); /* an error that does not stick must not be the next call's */
-    return err_set(e == cudaErrorMemoryAllocation ? RC_OS : RC_UNAVAILABLE, "CUDA: %s: %s", cudaGetErrorString(e),
-        what);
-}
-
 int
 cublas_failed(cublasStatus_t s, const char *what)
 {
@@ -32,18 +19,6 @@ int
 cusolver_failed(cusolverStatus_t s, const char *what)
 {
     return err_set(s == CUSOLVER_STATUS_ALLOC_FAILED ? RC_OS : RC_UNAVAILABLE, "cuSOLVER: status %d: %s", (int)s, what);
-}
-
-static int
-local_rank()
-{
-    for (const char *name : local_ranks) {
-        const char *s = getenv(name);
-
-        if (s != NULL && *s >= '0' && *s <= '9')
-            return atoi(s);
-    }
-    return 0;
 }
 
 /* --- open and close --- */
@@ -91,23 +66,11 @@ open_streams(struct cuda *c)
 }
 
 static int
-count_devices(int *count)
-{
-    cudaError_t e = cudaGetDeviceCount(count);
-
-    if (e != cudaSuccess || *count == 0)
-        return err_set(RC_UNAVAILABLE, "no CUDA device: %s", e != cudaSuccess ? cudaGetErrorString(e) : "none is here");
-    return RC_OK;
-}
-
-static int
 open_device(struct cuda *c, const struct dev_opts *o)
 {
     size_t available, total;
-    int count;
 
-    TRY(count_devices(&count));
-    CUDA_TRY(cudaSetDevice(local_rank() % count));
+    TRY(choose_device());
     CUDA_TRY(cudaMemGetInfo(&available, &total));
     c->budget = o->device_bytes > 0 && o->device_bytes < available ? o->device_bytes : available / 10 * 9;
     if (c->budget < BUDGET_MIN)

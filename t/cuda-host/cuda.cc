@@ -8,16 +8,19 @@
  * LLMC_CUDA_MEMORY bytes of it (8 GiB).
  *
  * LLMC_CUDA_FAIL=CALL:N[+] makes the Nth CALL fail, counted from 1, or with + that and all after it: device, malloc,
- * pinned, copy, launch, gemm, potrf. A failed launch is found when its work is waited for, and sticks, as on a device.
+ * pinned, copy, launch, gemm, potrf, nccl. A failed launch is found when its work is waited for, and sticks, as on a
+ * device.
  */
 #include "cusolverDn.h"
 
 #include "../../kernels/cuda/c.h"
 #include "../../kernels/cuda/team.cuh"
 
-#include <cblas.h>
+#include "host.h"
 
-#include <deque>
+#include <cblas.h>
+#include <unistd.h>
+
 #include <map>
 
 int team_down;
@@ -26,13 +29,11 @@ namespace {
 
 enum { SHARED_MAX = 99 << 10 }; /* the least of our targets: sm_120 */
 
-typedef std::function<void()> work;
-
 struct call {
     const char *name;
     long        count;
 } calls[] = { { "device", 0 }, { "malloc", 0 }, { "pinned", 0 }, { "copy", 0 }, { "launch", 0 }, { "gemm", 0 },
-    { "potrf", 0 } };
+    { "potrf", 0 }, { "nccl", 0 } };
 
 cudaError_t last_error, sticky;
 size_t taken;
@@ -44,26 +45,6 @@ asked(const char *what)
     const char *s = getenv("LLMC_CUDA_HOST");
 
     return s != NULL && strstr(s, what) != NULL;
-}
-
-/* Counts a call; true if it shall fail. */
-bool
-fails(const char *name)
-{
-    const char *s = getenv("LLMC_CUDA_FAIL");
-    size_t len = strlen(name);
-    char *end;
-    long at;
-
-    for (call &c : calls)
-        if (strcmp(c.name, name) == 0) {
-            c.count++;
-            if (s == NULL || strncmp(s, name, len) != 0 || s[len] != ':')
-                return false;
-            at = strtol(s + len + 1, &end, 10);
-            return c.count == at || (*end == '+' && c.count > at);
-        }
-    abort();
 }
 
 cudaError_t
@@ -82,8 +63,29 @@ memory_bytes()
     return s != NULL ? strtoull(s, NULL, 10) : (size_t)8 << 30;
 }
 
+}
+
 bool
-on_device(const void *p, size_t bytes)
+host_fails(const char *name)
+{
+    const char *s = getenv("LLMC_CUDA_FAIL");
+    size_t len = strlen(name);
+    char *end;
+    long at;
+
+    for (call &c : calls)
+        if (strcmp(c.name, name) == 0) {
+            c.count++;
+            if (s == NULL || strncmp(s, name, len) != 0 || s[len] != ':')
+                return false;
+            at = strtol(s + len + 1, &end, 10);
+            return c.count == at || (*end == '+' && c.count > at);
+        }
+    abort();
+}
+
+bool
+host_has(const void *p, size_t bytes)
 {
     auto it = device_memory.upper_bound(const_cast<void *>(p));
 
@@ -93,54 +95,52 @@ on_device(const void *p, size_t bytes)
     return (const char *)p + bytes <= (const char *)it->first + it->second;
 }
 
+void
+host_stream::run_to(long at)
+{
+    while (begun < at && !queue.empty())
+        if (!step())
+            usleep(50);
 }
 
-/* An event is a place in a stream: all before it. */
-struct host_event {
-    cudaStream_t stream;
-    long         at;
-};
+bool
+host_stream::try_to(long at)
+{
+    while (begun < at && !queue.empty())
+        if (!step())
+            return false;
+    return true;
+}
 
-struct host_stream {
-    std::deque<work> queue;
-    long             begun; /* pieces of work taken off the queue */
+/* The first of the queue, if it can. */
+bool
+host_stream::step()
+{
+    host_work w = queue.front();
 
-    void
-    run_to(long at)
-    {
-        while (begun < at && !queue.empty()) {
-            work w = queue.front();
+    if (sticky == cudaSuccess && w.ready && !w.ready())
+        return false;
+    queue.pop_front();
+    begun++;
+    if (sticky == cudaSuccess)
+        w.run();
+    return true;
+}
 
-            queue.pop_front();
-            begun++;
-            w();
-        }
-    }
-
-    long
-    end() const
-    {
-        return begun + (long)queue.size();
-    }
-
-    cudaError_t
-    put(work w)
-    {
-        queue.push_back([w] {
-            if (sticky == cudaSuccess)
-                w();
-        });
-        if (asked("now"))
-            run_to(end());
-        return sticky != cudaSuccess ? keep(sticky) : cudaSuccess;
-    }
-};
+cudaError_t
+host_stream::put(std::function<void()> run, std::function<bool()> ready)
+{
+    queue.push_back({ run, ready });
+    if (asked("now"))
+        (void)try_to(end());
+    return sticky != cudaSuccess ? keep(sticky) : cudaSuccess;
+}
 
 const char *
 cudaGetErrorString(cudaError_t e)
 {
     return e == cudaSuccess ? "no error" : e == cudaErrorMemoryAllocation ? "out of memory"
-         : e == cudaErrorNoDevice ? "no CUDA-capable device is detected"
+         : e == cudaErrorNotReady ? "device not ready" : e == cudaErrorNoDevice ? "no CUDA-capable device is detected"
          : e == cudaErrorLaunchFailure ? "unspecified launch failure" : "invalid argument";
 }
 
@@ -158,7 +158,7 @@ cudaGetDeviceCount(int *count)
 {
     team_down = asked("down");
     *count = 1;
-    return fails("device") ? keep(cudaErrorNoDevice) : cudaSuccess;
+    return host_fails("device") ? keep(cudaErrorNoDevice) : cudaSuccess;
 }
 
 cudaError_t
@@ -181,7 +181,7 @@ cudaMalloc(void **p, size_t bytes)
     if (sticky != cudaSuccess)
         return keep(sticky);
     *p = NULL;
-    if (fails("malloc") || taken + bytes > memory_bytes() || (*p = malloc(bytes)) == NULL)
+    if (host_fails("malloc") || taken + bytes > memory_bytes() || (*p = malloc(bytes)) == NULL)
         return keep(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
     taken += bytes;
@@ -206,7 +206,7 @@ cudaError_t
 cudaMallocHost(void **p, size_t bytes)
 {
     *p = NULL;
-    return fails("pinned") || (*p = malloc(bytes)) == NULL ? keep(cudaErrorMemoryAllocation) : cudaSuccess;
+    return host_fails("pinned") || (*p = malloc(bytes)) == NULL ? keep(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
 cudaError_t
@@ -219,8 +219,8 @@ cudaFreeHost(void *p)
 cudaError_t
 cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s)
 {
-    if (fails("copy") || on_device(to, bytes) != (kind != cudaMemcpyDeviceToHost) ||
-        on_device(from, bytes) != (kind != cudaMemcpyHostToDevice))
+    if (host_fails("copy") || host_has(to, bytes) != (kind != cudaMemcpyDeviceToHost) ||
+        host_has(from, bytes) != (kind != cudaMemcpyHostToDevice))
         return keep(cudaErrorInvalidValue);
     return s->put([=] { memcpy(to, from, bytes); });
 }
@@ -228,7 +228,7 @@ cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, c
 cudaError_t
 cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
-    return on_device(p, bytes) ? s->put([=] { memset(p, value, bytes); }) : keep(cudaErrorInvalidValue);
+    return host_has(p, bytes) ? s->put([=] { memset(p, value, bytes); }) : keep(cudaErrorInvalidValue);
 }
 
 cudaError_t
@@ -259,7 +259,7 @@ cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
     cudaStream_t of = e->stream;
     long at = e->at;
 
-    return of == NULL || of == s ? cudaSuccess : s->put([=] { of->run_to(at); });
+    return of == NULL || of == s ? cudaSuccess : s->put([] { }, [=] { return of->try_to(at); });
 }
 
 cudaError_t
@@ -285,6 +285,14 @@ cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 }
 
 cudaError_t
+cudaEventQuery(cudaEvent_t e)
+{
+    if (e->stream != NULL && !e->stream->try_to(e->at))
+        return cudaErrorNotReady;
+    return sticky != cudaSuccess ? keep(sticky) : cudaSuccess;
+}
+
+cudaError_t
 cudaEventSynchronize(cudaEvent_t e)
 {
     if (e->stream != NULL)
@@ -297,7 +305,7 @@ host_launch(cudaStream_t s, size_t shared, int blocks, int height, std::function
 {
     if (shared > SHARED_MAX || blocks < 1 || height < 1 || height > 65535)
         return keep(cudaErrorInvalidValue);
-    if (fails("launch"))
+    if (host_fails("launch"))
         return s->put([] { sticky = cudaErrorLaunchFailure; });
     return s->put(run);
 }
@@ -340,7 +348,7 @@ cublasSetStream(cublasHandle_t h, cudaStream_t s)
 cublasStatus_t
 cublasSetWorkspace(cublasHandle_t, void *p, size_t bytes)
 {
-    return on_device(p, bytes) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+    return host_has(p, bytes) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 
 cublasStatus_t
@@ -371,9 +379,9 @@ cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m
     int br = tb == CUBLAS_OP_N ? k : n, bc = tb == CUBLAS_OP_N ? n : k;
 
     if (compute != CUBLAS_COMPUTE_32F || lda < ar || ldb < br || ldc < m || at != bt || m < 1 || n < 1 || k < 1 ||
-        !on_device(c, 1) || !on_device(a, 1) || !on_device(b, 1))
+        !host_has(c, 1) || !host_has(a, 1) || !host_has(b, 1))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (fails("gemm"))
+    if (host_fails("gemm"))
         return CUBLAS_STATUS_EXECUTION_FAILED;
     return h->stream->put([=] {
         float *fa = widened(a, at, lda, ar, ac), *fb = widened(b, bt, ldb, br, bc);
@@ -434,10 +442,10 @@ cusolverStatus_t
 cusolverDnSpotrf(cusolverDnHandle_t h, cublasFillMode_t uplo, int n, float *a, int lda, float *work, int lwork,
     int *info)
 {
-    if (lda < n || !on_device(a, 1) || !on_device(work, (size_t)lwork * sizeof(*work)) ||
-        !on_device(info, sizeof(*info)))
+    if (lda < n || !host_has(a, 1) || !host_has(work, (size_t)lwork * sizeof(*work)) ||
+        !host_has(info, sizeof(*info)))
         return CUSOLVER_STATUS_INVALID_VALUE;
-    if (fails("potrf"))
+    if (host_fails("potrf"))
         return CUSOLVER_STATUS_EXECUTION_FAILED;
     return h->stream->put([=] { spotrf_(uplo == CUBLAS_FILL_MODE_UPPER ? "U" : "L", &n, a, &lda, info); }) ==
         cudaSuccess ? CUSOLVER_STATUS_SUCCESS : CUSOLVER_STATUS_EXECUTION_FAILED;
