@@ -119,6 +119,15 @@ $(B)/t/bench-%: $(B)/t/bench/bench-%.o $(B)/t/bench/bench.o $(B)/libllmc.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/t/bench/bench.o $(B)/libllmc.a $(LIBS)
 
+# Watches a command's memory; makes checkpoints of random weights.
+$(B)/t/peak: t/bench/peak.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(STD) $(WARN) $(CFLAGS) -o $@ $<
+
+$(B)/t/random-model: $(B)/t/bench/random-model.o $(B)/libllmc.a
+	@mkdir -p $(@D)
+	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS)
+
 $(B)/t/recipe-map: $(B)/t/peer/recipe-map.o $(B)/libllmc.a
 	@mkdir -p $(@D)
 	$(CC) $(ALLC) $(LDFLAGS) -o $@ $< $(B)/libllmc.a $(LIBS)

@@ -4,6 +4,7 @@
 #include "../libcommon/msg.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct entry {
     double diag;
@@ -52,4 +53,15 @@ factor_damping(uint8_t *dead, const double *h, double s, double damp, int n)
         sum += dead[i] ? 1 : s * d;
     }
     return damp * sum / n;
+}
+
+void
+factor_identity(float *l, int n)
+{
+    for (int i = 0; i < n; i++) {
+        float *row = l + (size_t)i * (size_t)n;
+
+        memset(row, 0, (size_t)i * sizeof(*row));
+        row[i] = 1;
+    }
 }

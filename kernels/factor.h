@@ -24,4 +24,7 @@ packed_at(const double *h, int i, int j)
     return h[r * (r + 1) / 2 + c];
 }
 
+/* The lower triangle of l [n, n]: nobody looks above it. */
+void factor_identity(float *l, int n);
+
 #endif

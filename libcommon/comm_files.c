@@ -175,7 +175,7 @@ try_merge(struct comm *c, struct comm_sum *s, int rank, bool *merged)
         return RC_OK;
     ours = meta_is(&st, "plan", c->run->plan.fingerprint) && meta_is(&st, "partition", c->partition);
     st_close(&st);
-    if (!ours || hess_read(&h, path, &st) != RC_OK)
+    if (!ours || hess_map(&h, path, &st) != RC_OK)
         return RC_OK;
     rc = digest_of(&h, hex);
     if (rc == RC_OK && meta_is(&st, "digest", hex)) {

@@ -40,7 +40,8 @@ void
 hess_free(struct hess *h)
 {
     mem_free(h->grid);
-    mem_free(h->sum);
+    if (!h->mapped)
+        mem_free(h->sum);
     mem_free(h->range);
     *h = (struct hess){ 0 };
 }
@@ -267,8 +268,11 @@ meta_count(const struct st_file *st, const char *key, int64_t *out)
     return RC_OK;
 }
 
+/* What is read of a file. */
+enum part { PART_RANGES, PART_SUM, PART_SUM_MAPPED };
+
 static int
-read_sum(struct hess *h, const struct st_file *st)
+read_sum(struct hess *h, const struct st_file *st, enum part part)
 {
     int64_t want_sum[1] = { (int64_t)hess_entries(h->n) }, want_grid[1] = { h->n };
     const struct tensor *sum, *grid;
@@ -277,17 +281,23 @@ read_sum(struct hess *h, const struct st_file *st)
     TRY(st_get(st, "grid", &grid));
     TRY(tensor_want(sum, DT_F64, 1, want_sum));
     TRY(tensor_want(grid, DT_I16, 1, want_grid));
-    memcpy(h->sum, sum->data, sum->bytes);
+    if (part == PART_SUM_MAPPED) {
+        h->sum = (double *)(uintptr_t)sum->data;
+        h->mapped = true;
+    } else {
+        memcpy(h->sum, sum->data, sum->bytes);
+    }
     memcpy(h->grid, grid->data, grid->bytes);
     h->has_grid = true;
     return RC_OK;
 }
 
 static int
-read_parts(struct hess *h, const char *path, const struct st_file *st, bool sums)
+read_parts(struct hess *h, const char *path, const struct st_file *st, enum part part)
 {
     int64_t n, want[2] = { -1, 2 };
     const struct tensor *range = st_find(st, "range");
+    bool sums;
 
     TRY(meta_count(st, "n", &n));
     if (n < 1 || n > CHANNELS_MAX)
@@ -296,24 +306,24 @@ read_parts(struct hess *h, const char *path, const struct st_file *st, bool sums
         TRY(tensor_want(range, DT_F32, 2, want));
     if (range != NULL && (range->shape[0] < 1 || range->shape[0] > CHANNELS_MAX))
         return err_set(RC_DATA, "%s: %lld ranges", path, (long long)range->shape[0]);
-    sums = sums && (range == NULL || st_find(st, "sum") != NULL);
-    TRY(hess_init(h, (int)n, sums, range != NULL ? (int)range->shape[0] : 0));
+    sums = part != PART_RANGES && (range == NULL || st_find(st, "sum") != NULL);
+    TRY(hess_init(h, (int)n, sums && part == PART_SUM, range != NULL ? (int)range->shape[0] : 0));
     if (range != NULL)
         memcpy(h->range, range->data, range->bytes);
     if (sums)
-        TRY(read_sum(h, st));
+        TRY(read_sum(h, st, part));
     TRY(meta_count(st, "rows", &h->rows));
     return meta_count(st, "sequences", &h->sequences);
 }
 
 static int
-read_file(struct hess *h, const char *path, struct st_file *st, bool sums)
+read_file(struct hess *h, const char *path, struct st_file *st, enum part part)
 {
     int rc;
 
     *h = (struct hess){ 0 };
     TRY(st_open(st, path));
-    if ((rc = read_parts(h, path, st, sums)) != RC_OK) {
+    if ((rc = read_parts(h, path, st, part)) != RC_OK) {
         hess_free(h);
         st_close(st);
     }
@@ -323,11 +333,34 @@ read_file(struct hess *h, const char *path, struct st_file *st, bool sums)
 int
 hess_read(struct hess *h, const char *path, struct st_file *st)
 {
-    return read_file(h, path, st, true);
+    return read_file(h, path, st, PART_SUM);
+}
+
+int
+hess_map(struct hess *h, const char *path, struct st_file *st)
+{
+    return read_file(h, path, st, PART_SUM_MAPPED);
 }
 
 int
 hess_read_ranges(struct hess *h, const char *path, struct st_file *st)
 {
-    return read_file(h, path, st, false);
+    return read_file(h, path, st, PART_RANGES);
+}
+
+int
+hess_open(struct hess *h, const char *path, bool sums, const char *plan, struct st_file *st)
+{
+    const char *fp;
+    bool ours;
+
+    TRY(sums ? hess_map(h, path, st) : hess_read_ranges(h, path, st));
+    fp = st_meta(st, "plan");
+    ours = fp != NULL && strcmp(fp, plan) == 0;
+    if (ours && (!sums || h->sum != NULL))
+        return RC_OK;
+    hess_free(h);
+    st_close(st);
+    return ours ? err_set(RC_DATA, "%s: holds no Hessian", path) :
+        err_set(RC_DATA, "%s: made under another plan", path);
 }

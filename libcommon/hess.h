@@ -27,6 +27,7 @@ struct hess {
     bool     has_grid;
     int16_t *grid;      /* [n] exponents */
     double  *sum;       /* [n (n + 1) / 2], or NULL: ranges alone */
+    bool     mapped;    /* sum is a file's: not to be changed, and gone when that is closed */
     int      ranges;
     float   *range;     /* [ranges, 2], or NULL */
     int64_t  rows;      /* tokens */
@@ -62,6 +63,10 @@ int    hess_head_merge(struct hess *dst, const void *head, size_t bytes);
 /* durable: with fsync. Extra metadata pairs are the caller's (plan fingerprint, input name). */
 int hess_publish(const struct hess *h, const char *path, bool durable, const struct st_meta *extra, size_t count);
 int hess_read(struct hess *h, const char *path, struct st_file *st); /* st stays open for its metadata; close it */
+int hess_map(struct hess *h, const char *path, struct st_file *st);  /* the same, but the sum stays in st */
 int hess_read_ranges(struct hess *h, const char *path, struct st_file *st); /* the same, but leaves the sum alone */
+/* One of the two, of a file that was made under the plan of that fingerprint; RC_DATA: it was not, or has no sum. The
+ * sum stays in the file: a copy would be the largest thing in memory. Close st after h was freed. */
+int hess_open(struct hess *h, const char *path, bool sums, const char *plan, struct st_file *st);
 
 #endif

@@ -31,6 +31,16 @@ mem_alloc(size_t count, size_t size)
 }
 
 void *
+mem_sparse(size_t count, size_t size)
+{
+    void *p = mem_alloc(count, size);
+
+    if (p != NULL && count * size >= MEM_SPARSE) /* not of the heap, where others' pages would become small */
+        (void)madvise(p, count * size / MEM_HUGE * MEM_HUGE, MADV_NOHUGEPAGE);
+    return p;
+}
+
+void *
 mem_zalloc(size_t count, size_t size)
 {
     void *p = mem_alloc(count, size);
@@ -77,7 +87,14 @@ mem_free(void *p)
 void
 mem_keep(void)
 {
-    (void)mallopt(M_MMAP_THRESHOLD, 32 << 20); /* the most that glibc takes */
+    (void)mallopt(M_MMAP_THRESHOLD, MEM_SPARSE); /* the most that glibc takes */
     (void)mallopt(M_TRIM_THRESHOLD, MEM_KEPT);
     (void)mallopt(M_TOP_PAD, 4 << 20);
+}
+
+void
+mem_trim(void)
+{
+    if (mallinfo2().fordblks > MEM_IDLE)
+        (void)malloc_trim(0);
 }

@@ -192,40 +192,53 @@ find_in_file(void *ctx, const char *name)
     return st_find(ctx, name);
 }
 
-/* Rows of one task, as they are now, into the module's matrix. */
+/* Rows of one compressed task. */
 static int
-task_dense(struct run *run, const struct task *t, const char *name, char *out)
+task_dense(struct run *run, const struct task *t, struct dense *d)
 {
     enum dtype dt = run->arch.dtype;
-    size_t row = (size_t)t->cols * dtype_size(dt), rows = (size_t)(t->end - t->row0);
+    int rows = t->end - t->row0, rc;
     char path[PATH_MAX];
-    struct dense d = { 0 };
     struct st_file st;
     const char *fp;
-    int rc;
 
-    if (!plan_task_done(&run->plan, t)) {
-        TRY(run_source_dense(run, name, &d));
-        if (d.dtype != dt || d.rows != t->rows || d.cols != t->cols)
-            return err_set(RC_DATA, "%s: type or shape differ from the plan", name);
-        memcpy(out, (const char *)d.data + (size_t)t->row0 * row, rows * row);
-        return RC_OK;
-    }
     TRY(plan_task_path(&run->plan, t, path));
     TRY(st_open(&st, path));
     fp = st_meta(&st, "plan");
     if (fp == NULL || strcmp(fp, run->plan.fingerprint) != 0)
         rc = err_set(RC_DATA, "%s: made under another plan", path);
-    else if ((rc = weights_dense(&d, t->module, &run->plan.recipe->groups[t->group].scheme, dt, find_in_file, &st,
-        dev_pool(run->dev))) == RC_OK) {
-        if ((size_t)d.rows != rows || d.cols != t->cols)
-            rc = err_set(RC_DATA, "%s: [%d, %d], want [%zu, %d]", path, d.rows, d.cols, rows, t->cols);
-        else
-            memcpy(out, d.data, rows * row);
-        mem_free(d.own);
+    else if ((rc = weights_dense(d, t->module, &run->plan.recipe->groups[t->group].scheme, dt, find_in_file, &st,
+        dev_pool(run->dev))) == RC_OK && (d->rows != rows || d->cols != t->cols)) {
+        rc = err_set(RC_DATA, "%s: [%d, %d], want [%d, %d]", path, d->rows, d->cols, rows, t->cols);
+        mem_free(d->own);
+        *d = (struct dense){ 0 };
     }
     st_close(&st);
     return rc;
+}
+
+/* The same, compressed or not, into the module's matrix. */
+static int
+copy_dense(struct run *run, const struct task *t, const char *name, char *out)
+{
+    enum dtype dt = run->arch.dtype;
+    size_t row = (size_t)t->cols * dtype_size(dt), rows = (size_t)(t->end - t->row0);
+    struct dense d = { 0 };
+
+    if (plan_task_done(&run->plan, t)) {
+        TRY(task_dense(run, t, &d));
+        memcpy(out, d.data, rows * row);
+        mem_free(d.own);
+        return RC_OK;
+    }
+    TRY(run_source_dense(run, name, &d));
+    if (d.dtype != dt || d.rows != t->rows || d.cols != t->cols) {
+        mem_free(d.own);
+        return err_set(RC_DATA, "%s: type or shape differ from the plan", name);
+    }
+    memcpy(out, (const char *)d.data + (size_t)t->row0 * row, rows * row);
+    mem_free(d.own);
+    return RC_OK;
 }
 
 int
@@ -244,10 +257,12 @@ run_dense(void *ctx, const char *name, struct dense *out)
         any_done = any_done || plan_task_done(&run->plan, &t[i]);
     if (!any_done)
         return run_source_dense(run, name, out);
+    if (count == 1)
+        return task_dense(run, t, out);
     if ((data = mem_alloc((size_t)t->rows * (size_t)t->cols, dtype_size(run->arch.dtype))) == NULL)
         return RC_OS;
     for (int i = 0; i < count && rc == RC_OK; i++)
-        rc = task_dense(run, &t[i], name, data + (size_t)t[i].row0 * (size_t)t->cols * dtype_size(run->arch.dtype));
+        rc = copy_dense(run, &t[i], name, data + (size_t)t[i].row0 * (size_t)t->cols * dtype_size(run->arch.dtype));
     *out = (struct dense){ .dtype = run->arch.dtype, .rows = t->rows, .cols = t->cols, .data = data, .own = data };
     if (rc != RC_OK) {
         mem_free(data);

@@ -127,6 +127,7 @@ wait_step(struct calib *c, int step)
     double start = run_clock();
     long ms = WAIT_MS_FIRST;
 
+    mem_trim();
     for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++) {
         while (!plan_task_done(p, &p->tasks[i])) {
             struct timespec t = { 0, ms * 1000000 };

@@ -91,9 +91,7 @@ factor_hessian(struct gptq *g, const struct hess *h, const char *name, const str
         event_emit(&g->run.log, "damp", EVENT_STR("task", name), EVENT_REAL("damp", f->damp));
     }
     f->failed = true;
-    memset(f->l, 0, (size_t)h->n * (size_t)h->n * sizeof(*f->l));
-    for (int i = 0; i < h->n; i++)
-        f->l[(size_t)i * (size_t)(h->n + 1)] = 1; /* what 0.10 goes on with */
+    factor_identity(f->l, h->n); /* what 0.10 goes on with */
     msg_warn(name, "Hessian is not positive definite at damp %g: rounded plainly", f->damp / DAMP_FACTOR);
     return RC_OK;
 }
@@ -103,10 +101,11 @@ static void
 few_tokens(struct gptq *g, const struct hess *h, const struct task *t)
 {
     event_emit(&g->run.log, "few-tokens", EVENT_STR("task", t->name), EVENT_INT("tokens", h->rows));
-    for (int i = 0; g->f.order != NULL && i < h->n; i++) {
+    if (g->f.order == NULL)
+        return;
+    for (int i = 0; i < h->n; i++)
         g->f.order[i] = i;
-        g->f.l[(size_t)i * (size_t)(h->n + 1)] = 1; /* 0.10's loop rounds plainly by it */
-    }
+    factor_identity(g->f.l, h->n); /* 0.10's loop rounds plainly by it */
 }
 
 /* Plain rounding uses the diagonal alone. */
@@ -125,7 +124,7 @@ fill_factor(struct gptq *g, const struct hess *h, const struct task *t, const st
         scales_diag(h, f->diag);
     if (rg->gptq) {
         f->order = mem_alloc(n, sizeof(*f->order));
-        f->l = mem_zalloc(n * n, sizeof(*f->l));
+        f->l = mem_sparse(n * n, sizeof(*f->l));
         f->dead = mem_zalloc(n, 1);
     }
     if ((!f->few && f->diag == NULL) || (rg->gptq && (f->l == NULL || f->dead == NULL || f->order == NULL)))
@@ -138,41 +137,24 @@ fill_factor(struct gptq *g, const struct hess *h, const struct task *t, const st
     return factor_hessian(g, h, t->name, rg);
 }
 
-/* sums false: its ranges alone. */
-static int
-read_hessian(struct gptq *g, const char *path, bool sums, struct hess *h)
-{
-    struct st_file st;
-    const char *fp;
-    bool ours;
-
-    TRY(sums ? hess_read(h, path, &st) : hess_read_ranges(h, path, &st));
-    fp = st_meta(&st, "plan");
-    ours = fp != NULL && strcmp(fp, g->run.plan.fingerprint) == 0;
-    st_close(&st);
-    if (ours && (!sums || h->sum != NULL))
-        return RC_OK;
-    hess_free(h);
-    return ours ? err_set(RC_DATA, "%s: holds no Hessian", path) :
-        err_set(RC_DATA, "%s: made under another plan", path);
-}
-
 /* Factor of the Hessian at path, the cached one if it is that. */
 static int
 get_factor(struct gptq *g, const struct task *t, const char *path)
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
     double start = run_clock();
+    struct st_file st;
     struct hess h;
     int rc;
 
     if (strcmp(g->f.path, path) == 0 && g->f.group == t->group)
         return RC_OK;
     factor_free(&g->f);
-    TRY(read_hessian(g, path, true, &h));
+    TRY(hess_open(&h, path, true, g->run.plan.fingerprint, &st));
     rc = h.n == t->cols ? fill_factor(g, &h, t, rg) : err_set(RC_DATA,
         "Hessian is %d x %d of %lld sequences, weight has %d columns", h.n, h.n, (long long)h.sequences, t->cols);
     hess_free(&h);
+    st_close(&st);
     if (rc != RC_OK)
         factor_free(&g->f);
     else {
@@ -189,15 +171,17 @@ static int
 add_inputs(struct gptq *g, const struct task *t, const char *path, struct packed_tensors *p)
 {
     const struct scheme *s = &g->run.plan.recipe->groups[t->group].scheme;
+    struct st_file st;
     struct hess h;
     int rc;
 
     if (!scheme_input_static(s))
         return RC_OK;
-    TRY(read_hessian(g, path, false, &h));
+    TRY(hess_open(&h, path, false, g->run.plan.fingerprint, &st));
     rc = h.ranges > 0 && h.n == t->cols ? inputs_pack(p, t->module, s, g->run.arch.dtype, h.range) :
         err_set(RC_DATA, "%s: %d ranges of %d channels", path, h.ranges, h.n);
     hess_free(&h);
+    st_close(&st);
     return rc;
 }
 
@@ -274,9 +258,10 @@ cache_task(struct gptq *g, const struct task *t, const char *hessian)
     struct packed_tensors p = { 0 };
     double start = run_clock();
     char path[PATH_MAX];
+    struct st_file st;
     struct hess h;
 
-    TRY(read_hessian(g, hessian, false, &h));
+    TRY(hess_open(&h, hessian, false, g->run.plan.fingerprint, &st));
     rc = h.ranges == 1 + 2 * heads ? inputs_pack_cache(&p, t->module, &g->run.plan.recipe->cache, g->run.arch.dtype,
         heads, h.range + 2) : err_set(RC_DATA, "%s: %d ranges, want %d", hessian, h.ranges, 1 + 2 * heads);
     if (rc == RC_OK && (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK &&
@@ -284,6 +269,7 @@ cache_task(struct gptq *g, const struct task *t, const char *hessian)
         report(g, t, &job, 0, run_clock() - start, "cache");
     weights_pack_free(&p);
     hess_free(&h);
+    st_close(&st);
     return rc;
 }
 
@@ -332,12 +318,26 @@ mine(const struct gptq *g, const struct task *t)
         !plan_task_done(&g->run.plan, t));
 }
 
+/* A factor that no other task will ask for makes room for the next step's sums. */
+static void
+drop_factor(struct gptq *g, const struct task *t)
+{
+    const struct step *s = &g->run.plan.steps[t->step];
+
+    for (int i = s->first_task; i < s->end_task; i++)
+        if (g->run.plan.tasks[i].point == t->point && mine(g, &g->run.plan.tasks[i]))
+            return;
+    factor_free(&g->f);
+    mem_trim();
+}
+
 static int
 try_task(struct gptq *g, const struct task *t, const char *path)
 {
     int rc = plan_task_cache(t) ? cache_task(g, t, path) : gptq_task(g, t, path);
 
     g->seen[t - g->run.plan.tasks] = true;
+    drop_factor(g, t);
     if (rc != RC_OK)
         msg_error(t->name, "%s", err_text());
     return rc;

@@ -227,6 +227,8 @@ finish(struct sums *s, const struct comm_sum *c, double start)
     event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point", arch_point_name(c->point)),
         EVENT_INT("rows", c->h->rows), EVENT_INT("n", c->h->n), EVENT_REAL("seconds", s->seconds),
         EVENT_REAL("reduce_seconds", waited));
+    hess_free(c->h); /* whoever factorises it needs the room */
+    mem_trim();
     return rc;
 }
 
