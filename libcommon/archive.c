@@ -1,7 +1,8 @@
-/* archive - read a file that may be compressed or a tar */
+/* archive - read a file that may be compressed or a tar; write a tar */
 #include "archive.h"
 
 #include "buf.h"
+#include "file.h"
 #include "mem.h"
 
 #include <archive.h>
@@ -276,4 +277,143 @@ archive_in_close(struct archive_in *in)
     buf_free(&in->name);
     mem_free(in->path);
     mem_free(in);
+}
+
+/* --- writing --- */
+
+struct archive_out {
+    struct archive *a;
+    struct file_tmp file; /* fd is standard output, and path NULL, for "-" */
+    uint64_t        left; /* bytes of the member to come */
+    int             rc;   /* of writing, whose words are err_text */
+};
+
+static bool
+ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+
+    return n > m && strcmp(s + n - m, end) == 0;
+}
+
+const char *
+archive_out_filter(const char *path)
+{
+    if (strcmp(path, "-") == 0 || ends_with(path, ".tar"))
+        return "";
+    return ends_with(path, ".tar.zst") ? "zstd" : NULL;
+}
+
+static int
+out_failed(struct archive_out *o)
+{
+    const char *text = archive_error_string(o->a);
+
+    return o->rc != RC_OK ? o->rc : err_set(RC_IO, "cannot write tar: %s", text != NULL ? text : "unknown error");
+}
+
+static la_ssize_t
+write_block(struct archive *a, void *data, const void *block, size_t bytes)
+{
+    struct archive_out *o = data;
+
+    (void)a;
+    if (o->rc == RC_OK && (o->rc = file_write_full(o->file.fd, block, bytes)) != RC_OK)
+        (void)err_at(o->rc, "%s", o->file.path != NULL ? o->file.path : "stdout");
+    return o->rc == RC_OK ? (la_ssize_t)bytes : -1;
+}
+
+int
+archive_out_open(struct archive_out **out, const char *path)
+{
+    struct archive_out *o = mem_zalloc(1, sizeof(*o));
+    int rc = RC_OS;
+
+    *out = NULL;
+    if (o == NULL)
+        return RC_OS;
+    o->file.fd = STDOUT_FILENO;
+    if (strcmp(path, "-") != 0 && (rc = file_begin(&o->file, path)) != RC_OK)
+        goto fail;
+    rc = RC_OS;
+    if ((o->a = archive_write_new()) == NULL)
+        goto fail;
+    (void)archive_write_set_format_pax_restricted(o->a);
+    (void)archive_write_set_bytes_per_block(o->a, 0);
+    if (strcmp(archive_out_filter(path), "zstd") == 0 && archive_write_add_filter_zstd(o->a) != ARCHIVE_OK) {
+        rc = err_set(RC_UNAVAILABLE, "%s: libarchive was built without zstd", path);
+        goto fail;
+    }
+    if (archive_write_open(o->a, o, NULL, write_block, NULL) != ARCHIVE_OK) {
+        rc = out_failed(o);
+        goto fail;
+    }
+    *out = o;
+    return RC_OK;
+fail:
+    archive_out_close(o);
+    return rc;
+}
+
+int
+archive_out_begin(struct archive_out *o, const char *name, uint64_t bytes)
+{
+    struct archive_entry *e = archive_entry_new();
+    int code;
+
+    if (e == NULL)
+        return RC_OS;
+    archive_entry_set_pathname(e, name);
+    archive_entry_set_size(e, (la_int64_t)bytes);
+    archive_entry_set_filetype(e, AE_IFREG);
+    archive_entry_set_perm(e, 0644);
+    archive_entry_set_mtime(e, 0, 0);
+    o->left = bytes;
+    code = archive_write_header(o->a, e);
+    archive_entry_free(e);
+    return code == ARCHIVE_OK ? RC_OK : out_failed(o);
+}
+
+int
+archive_out_write(struct archive_out *o, const void *data, size_t bytes)
+{
+    const char *p = data;
+    la_ssize_t n;
+
+    if (bytes > o->left)
+        return err_set(RC_BUG, "a member of the tar is longer than was said");
+    for (; bytes > 0; p += n, bytes -= (size_t)n, o->left -= (uint64_t)n)
+        if ((n = archive_write_data(o->a, p, bytes)) <= 0)
+            return out_failed(o);
+    return RC_OK;
+}
+
+int
+archive_out_end(struct archive_out *o)
+{
+    if (o->left != 0)
+        return err_set(RC_BUG, "a member of the tar is shorter than was said");
+    return archive_write_finish_entry(o->a) == ARCHIVE_OK ? RC_OK : out_failed(o);
+}
+
+int
+archive_out_commit(struct archive_out *o)
+{
+    if (archive_write_close(o->a) != ARCHIVE_OK)
+        return out_failed(o);
+    return o->file.path != NULL ? file_commit(&o->file) : RC_OK;
+}
+
+void
+archive_out_close(struct archive_out *o)
+{
+    if (o == NULL)
+        return;
+    if (o->rc == RC_OK)
+        o->rc = RC_RETRY; /* what is freed unfinished writes no more */
+    if (o->a != NULL)
+        (void)archive_write_free(o->a);
+    if (o->file.path != NULL)
+        file_abort(&o->file);
+    mem_free(o);
 }

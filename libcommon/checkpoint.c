@@ -10,6 +10,7 @@
 #include "weights.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,10 +22,10 @@ enum { CHECK_TEXT_MAX = 2048 };
 
 /* A tensor of the output: one source, or the row ranges of a module in order. */
 struct entry {
-    const struct task *tasks; /* parts: where they come from */
-    int                parts;
-    bool               copied; /* from the source as it is */
-    bool               fp8;    /* from the source, as BF16 */
+    const struct task    *tasks; /* parts: where they come from */
+    int                   parts;
+    const struct st_file *copied; /* from the source as it is */
+    bool                  fp8;    /* from the source, as BF16 */
 };
 
 struct writer {
@@ -100,7 +101,7 @@ add_module(struct writer *w, const struct task *tasks, int parts)
         struct tensor t = first->tensors[k];
 
         if (parts == 1) {
-            TRY(add_entry(w, &t, &(struct entry){ 0 }));
+            TRY(add_entry(w, &t, &(struct entry){ .tasks = tasks, .parts = 1 }));
             continue;
         }
         for (int i = 1; i < parts && cut_by_rows(t.name); i++) {
@@ -160,7 +161,7 @@ collect(struct writer *w, struct checkpoint_stats *stats)
                 t->shape[1] }, .bytes = 2 * t->bytes }, &(struct entry){ .fp8 = true }));
             stats->copied++;
         } else {
-            TRY(add_entry(w, t, &(struct entry){ .copied = true }));
+            TRY(add_entry(w, t, &(struct entry){ .copied = &m->shards[m->tensors[i].shard].st }));
             stats->copied++;
         }
     }
@@ -171,6 +172,15 @@ collect(struct writer *w, struct checkpoint_stats *stats)
 }
 
 /* --- tensors --- */
+
+/* Codes: what a quick check does not look at. */
+static bool
+is_codes(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+
+    return strcmp(dot, ".weight_packed") == 0 || strcmp(dot, ".weight") == 0;
+}
 
 static int
 write_parts(struct writer *w, struct outfile *f, size_t at)
@@ -185,12 +195,15 @@ write_parts(struct writer *w, struct outfile *f, size_t at)
         TRY(st_get(st, name, &t));
         if (!cut_by_rows(name) && i > 0)
             break;
-        if (strcmp(strrchr(name, '.'), ".weight_shape") == 0) {
+        if (strcmp(strrchr(name, '.'), ".weight_shape") == 0 && e->parts > 1) {
             int64_t shape[2] = { e->tasks[0].rows, e->tasks[0].cols };
 
             TRY(outfile_write(f, shape, sizeof(shape)));
+        } else if (is_codes(name)) {
+            TRY(outfile_write_mapped(f, st, t, NULL));
         } else {
             TRY(outfile_write(f, t->data, t->bytes));
+            st_drop(st, t);
         }
     }
     return RC_OK;
@@ -234,13 +247,12 @@ static int
 write_tensor(void *ctx, size_t i, struct outfile *f)
 {
     struct writer *w = ctx;
+    const struct entry *e = &w->entries[i];
     const struct tensor *t = &w->tensors[i];
 
-    if (w->entries[i].fp8)
-        return write_fp8(w, t, f);
-    if (w->entries[i].copied)
-        TRY(check_finite(t));
-    return w->entries[i].parts > 0 ? write_parts(w, f, i) : outfile_write(f, t->data, t->bytes);
+    if (e->fp8)
+        return f->shell ? outfile_write_mapped(f, NULL, t, NULL) : write_fp8(w, t, f);
+    return e->copied != NULL ? outfile_write_mapped(f, e->copied, t, check_finite) : write_parts(w, f, i);
 }
 
 /* --- config.json --- */
@@ -356,17 +368,56 @@ write_config(struct writer *w)
 
 /* --- provenance --- */
 
-static int
-write_provenance(struct writer *w)
+/* The source is read while shards are written: the one waits for the disk, the other computes. */
+struct hashing {
+    const struct model *model;
+    pthread_t           thread;
+    bool                begun;
+    int                 rc;
+    json_t             *inputs;
+    char                why[1024];
+};
+
+static void *
+hash_inputs(void *ctx)
 {
-    json_t *inputs, *all;
+    struct hashing *h = ctx;
+
+    if ((h->rc = model_digests(h->model, &h->inputs)) != RC_OK) {
+        h->inputs = NULL;
+        (void)snprintf(h->why, sizeof(h->why), "%s", err_text());
+    }
+    return NULL;
+}
+
+static int
+hashing_begin(struct hashing *h, const struct model *m)
+{
+    h->model = m;
+    if (pthread_create(&h->thread, NULL, hash_inputs, h) != 0)
+        return err_set(RC_OS, "cannot start a thread");
+    h->begun = true;
+    return RC_OK;
+}
+
+/* What went wrong before counts more. */
+static int
+hashing_end(struct hashing *h, int rc)
+{
+    if (h->begun)
+        (void)pthread_join(h->thread, NULL);
+    return rc != RC_OK || h->rc == RC_OK ? rc : err_set(h->rc, "%s", h->why);
+}
+
+static int
+write_provenance(struct writer *w, json_t *inputs)
+{
+    json_t *all = json_pack("{s:s, s:s, s:i, s:s, s:s, s:O, s:O, s:O, s:O}", "program", "llmc", "version",
+        LLMC_VERSION, "algorithm", PLAN_ALGORITHM, "model", w->run->plan.model, "plan", w->run->plan.fingerprint,
+        "recipe", json_object_get(w->run->plan.json, "recipe"), "inputs", inputs, "outputs", w->dir.outputs,
+        "dropped", w->dropped);
     int rc;
 
-    TRY(model_digests(&w->run->model, &inputs));
-    all = json_pack("{s:s, s:s, s:i, s:s, s:s, s:O, s:o, s:O, s:O}", "program", "llmc", "version", LLMC_VERSION,
-        "algorithm", PLAN_ALGORITHM, "model", w->run->plan.model, "plan", w->run->plan.fingerprint, "recipe",
-        json_object_get(w->run->plan.json, "recipe"), "inputs", inputs, "outputs", w->dir.outputs, "dropped",
-        w->dropped);
     if (all == NULL)
         return err_set(RC_OS, "out of memory");
     rc = outdir_json(&w->dir, "provenance.json", all);
@@ -400,42 +451,129 @@ check_result(const struct writer *w)
 /* --- the whole --- */
 
 static int
-write_all(struct writer *w, struct checkpoint_stats *stats)
+write_side_files(struct writer *w)
 {
+    const struct model *m = &w->run->model;
     char *yaml;
     int rc;
 
-    TRY(collect(w, stats));
-    for (size_t i = 0; i < w->count; i++)
-        stats->bytes += w->tensors[i].bytes;
-    TRY(outdir_tensors(&w->dir, w->tensors, w->count, w->o->shard_bytes, write_tensor, w, &stats->shards));
+    TRY(outdir_index(&w->dir, w->tensors, w->count, w->o->shard_bytes));
     TRY(write_config(w));
     TRY(recipe_yaml(w->run->plan.recipe, &yaml));
     rc = outdir_text(&w->dir, "recipe.yaml", yaml);
     mem_free(yaml);
-    for (size_t i = 0; i < w->run->model.side_count && rc == RC_OK; i++)
-        if (strcmp(w->run->model.side[i], "recipe.yaml") != 0 && strcmp(w->run->model.side[i], "provenance.json") != 0)
-            rc = outdir_copy(&w->dir, w->run->model.dir, w->run->model.side[i]);
-    return rc != RC_OK ? rc : write_provenance(w);
+    for (size_t i = 0; i < m->side_count && rc == RC_OK; i++)
+        if (strcmp(m->side[i], "recipe.yaml") != 0 && strcmp(m->side[i], "provenance.json") != 0)
+            rc = outdir_copy(&w->dir, m->dir, m->side[i]);
+    return rc;
+}
+
+/* What decides the bytes of the output. */
+static int
+make_key(const struct writer *w, char out[DIGEST_HEX])
+{
+    char text[256];
+
+    (void)snprintf(text, sizeof(text), "%s %s %zu", LLMC_VERSION, w->run->plan.fingerprint, w->o->shard_bytes);
+    return digest_mem(text, strlen(text), out);
+}
+
+/* Of several ranks the one that finds all shards there ends it. */
+static int
+write_dir(struct writer *w, struct checkpoint_stats *stats)
+{
+    struct hashing h = { 0 };
+    json_t *none = json_object();
+    bool mine = true;
+    int rc = none == NULL ? RC_OS : RC_OK;
+
+    if (rc == RC_OK && !w->dir.o.shell && w->dir.o.ranks <= 1)
+        rc = hashing_begin(&h, &w->run->model);
+    if (rc == RC_OK)
+        rc = outdir_tensors(&w->dir, w->tensors, w->count, w->o->shard_bytes, write_tensor, w, &stats->shards);
+    if (rc == RC_OK)
+        rc = outdir_finish_begin(&w->dir, stats->shards, &mine);
+    if (rc == RC_OK && mine && !w->dir.o.shell && w->dir.o.ranks > 1)
+        rc = hashing_begin(&h, &w->run->model);
+    if (rc == RC_OK && mine)
+        rc = write_side_files(w);
+    rc = hashing_end(&h, rc);
+    if (rc == RC_OK && mine)
+        rc = write_provenance(w, h.inputs != NULL ? h.inputs : none);
+    if (rc == RC_OK && mine && w->dir.tar == NULL)
+        rc = check_result(w);
+    if (rc == RC_OK && mine && !w->dir.o.shell)
+        rc = outdir_commit(&w->dir);
+    stats->finished = rc == RC_OK && mine;
+    json_decref(h.inputs);
+    json_decref(none);
+    return rc;
+}
+
+/* Opens, writes, closes; as a shell, in the work directory. */
+static int
+write_out(struct writer *w, bool shell, struct checkpoint_stats *stats)
+{
+    char key[DIGEST_HEX], dir[PATH_MAX];
+    struct outdir_opts o = { .out = w->o->out, .force = w->o->force, .key = key, .rank = w->run->rank,
+        .ranks = w->run->ranks, .pool = dev_pool(w->run->dev) };
+    int rc;
+
+    TRY(make_key(w, key));
+    if (shell) {
+        TRY(plan_path(&w->run->plan, dir, "shell"));
+        o = (struct outdir_opts){ .out = dir, .shell = true };
+    }
+    if ((rc = outdir_begin(&w->dir, &o)) == RC_OK)
+        rc = write_dir(w, stats);
+    outdir_end(&w->dir);
+    return rc;
+}
+
+/* Another rank was faster: what is there was made from this plan. */
+static bool
+made_already(const struct run *run, const struct checkpoint_opts *o)
+{
+    char path[PATH_MAX];
+    json_t *p = NULL;
+    const char *plan;
+    bool same;
+
+    if (run->ranks <= 1 || snprintf(path, sizeof(path), "%s/provenance.json", o->out) >= PATH_MAX ||
+        jread_file(&p, path) != RC_OK)
+        return false;
+    plan = json_string_value(json_object_get(p, "plan"));
+    same = plan != NULL && strcmp(plan, run->plan.fingerprint) == 0;
+    json_decref(p);
+    return same;
 }
 
 int
 checkpoint_write(struct run *run, const struct checkpoint_opts *o, struct checkpoint_stats *stats)
 {
     struct writer w = { .run = run, .o = o };
-    int left = plan_tasks_left(&run->plan), rc;
+    bool tar = outdir_is_tar(o->out);
+    int left = plan_tasks_left(&run->plan), rc = RC_OK;
 
     *stats = (struct checkpoint_stats){ 0 };
     if (left > 0)
         return err_set(RC_RETRY, "%d module%s not compressed yet", left, left == 1 ? " is" : "s are");
-    rc = outdir_begin(&w.dir, o->out, o->force);
-    if (rc == RC_OK && (w.files = mem_zalloc((size_t)run->plan.task_count, sizeof(*w.files))) == NULL)
+    if (run->ranks > 1 && o->force)
+        return err_set(RC_USAGE, "--force goes with one rank: others would replace what the first has made");
+    if ((tar && run->rank > 0) || (!tar && made_already(run, o)))
+        return RC_OK;
+    if ((w.files = mem_zalloc((size_t)run->plan.task_count, sizeof(*w.files))) == NULL)
         rc = RC_OS;
     if (rc == RC_OK && (w.dropped = json_array()) == NULL)
         rc = err_set(RC_OS, "out of memory");
-    if (rc == RC_OK && (rc = write_all(&w, stats)) == RC_OK && (rc = check_result(&w)) == RC_OK)
-        rc = outdir_commit(&w.dir);
-    outdir_end(&w.dir);
+    if (rc == RC_OK)
+        rc = collect(&w, stats);
+    for (size_t i = 0; i < w.count; i++)
+        stats->bytes += w.tensors[i].bytes;
+    if (rc == RC_OK && tar)
+        rc = write_out(&w, true, stats);
+    if (rc == RC_OK)
+        rc = write_out(&w, false, stats);
     for (size_t i = 0; i < w.count; i++)
         mem_free((char *)(uintptr_t)w.tensors[i].name);
     for (int i = 0; w.files != NULL && i < run->plan.task_count; i++)

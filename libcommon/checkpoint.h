@@ -1,9 +1,9 @@
 /* checkpoint - write the finished model: compressed and copied tensors, index, config, side files, provenance
  *
  * Every tensor of the source is accounted for: the weight of a compressed module becomes the tensors of its task files,
- * all others are copied. Everything is written into OUT.tmp.HOST.PID and renamed to OUT at the end, so that OUT is
- * whole or not there; before that it is checked (check.h). Tensors are mapped and written one after the other: memory
- * is bounded by the page cache.
+ * all others are copied. Everything is written into OUT.tmp.KEY and renamed to OUT at the end (outdir.h), so that OUT is
+ * whole or not there; before that it is checked (check.h). A tar is checked before it is written: its shell is, a
+ * directory in which codes and copies are holes. Tensors are mapped, and a few MiB of each thread's in memory.
  */
 #ifndef LLMC_CHECKPOINT_H
 #define LLMC_CHECKPOINT_H
@@ -18,6 +18,7 @@ struct checkpoint_opts {
 
 struct checkpoint_stats {
     int    compressed, copied, shards;
+    bool   finished; /* this rank ended it; other ranks are at work if not */
     size_t bytes;
 };
 

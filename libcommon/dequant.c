@@ -220,6 +220,7 @@ write_all(struct dequant *d, struct dequant_stats *stats)
             stats->copied++;
     }
     TRY(outdir_tensors(&d->dir, d->tensors, d->count, d->o->shard_bytes, write_tensor, d, &stats->shards));
+    TRY(outdir_index(&d->dir, d->tensors, d->count, d->o->shard_bytes));
     TRY(write_config(d));
     for (size_t i = 0; i < d->m.side_count && rc == RC_OK; i++)
         if (strcmp(d->m.side[i], "provenance.json") != 0)
@@ -235,7 +236,7 @@ dequant_write(const struct dequant_opts *o, struct dequant_stats *stats)
 
     *stats = (struct dequant_stats){ 0 };
     if (rc == RC_OK)
-        rc = outdir_begin(&d.dir, o->out, o->force);
+        rc = outdir_begin(&d.dir, &(struct outdir_opts){ .out = o->out, .force = o->force });
     if (rc == RC_OK && (rc = write_all(&d, stats)) == RC_OK)
         rc = outdir_commit(&d.dir);
     outdir_end(&d.dir);

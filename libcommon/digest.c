@@ -4,6 +4,7 @@
 #include "file.h"
 #include "mem.h"
 #include "msg.h"
+#include "stop.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,6 +80,8 @@ digest_file(const char *path, char out[DIGEST_HEX])
     rc = (chunk = mem_alloc(CHUNK, 1)) != NULL ? RC_OK : RC_OS;
     do {
         got = 0;
+        if (rc == RC_OK)
+            rc = stop_check(); /* of a large file, seconds */
         if (rc == RC_OK && (rc = file_read_full(fd, chunk, CHUNK, &got)) != RC_OK)
             (void)err_at(rc, "%s", path);
         digest_add(&d, chunk, got);

@@ -24,6 +24,6 @@ int  digest_hex(struct digest *d, char out[DIGEST_HEX]); /* RC_OS */
 void digest_free(struct digest *d);
 
 int digest_mem(const void *data, size_t bytes, char out[DIGEST_HEX]);
-int digest_file(const char *path, char out[DIGEST_HEX]); /* RC_NOINPUT, RC_IO */
+int digest_file(const char *path, char out[DIGEST_HEX]); /* RC_NOINPUT, RC_IO; RC_RETRY: stop.h */
 
 #endif

@@ -1,20 +1,26 @@
-/* outdir - a checkpoint directory in the making */
+/* outdir - a checkpoint in the making */
 #include "outdir.h"
 
-#include "file.h"
 #include "mem.h"
 #include "msg.h"
-#include "safetensors.h"
 #include "stop.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* What is in memory of a mapped tensor, and what is written before the disk is told to begin: enough for its rate. */
+enum { WINDOW_BYTES = 4 << 20 };
+
+static const char sidecar[] = ".sha256", finish_name[] = ".finish";
 
 /* --- the directory --- */
 
@@ -38,101 +44,229 @@ remove_dir(const char *dir)
     (void)rmdir(dir);
 }
 
-/* Temporary directories beside OUT that killed runs have left. */
+/* -1: somebody else has it. */
+static int
+lock_dir(const char *dir, int how)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd >= 0 && flock(fd, how | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        (void)close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/* STEM.tmp.KEY of another key. */
+static bool
+other_key(const char *name, const char *stem)
+{
+    size_t n = strlen(stem);
+    const char *key = name + n + 5;
+
+    return strncmp(name, stem, n) == 0 && strncmp(name + n, ".tmp.", 5) == 0 && *key != '\0' &&
+        strspn(key, "0123456789abcdef") == strlen(key);
+}
+
+/* Temporary directories beside dir's OUT that killed runs have left, but what we go on with. */
 static void
-collect_stale(const char *out)
+collect_stale(const char *out, const char *mine)
 {
     char path[PATH_MAX];
-    const char *slash = strrchr(out, '/');
-    int n = slash != NULL ? (int)(slash - out) : 1;
+    const char *slash = strrchr(out, '/'), *stem = slash != NULL ? slash + 1 : out;
+    int n = slash != NULL ? (int)(slash - out) : 1, fd;
     struct dirent *e;
     DIR *d;
 
     (void)snprintf(path, sizeof(path), "%.*s", n > 0 ? n : 1, slash != NULL ? out : ".");
     if ((d = opendir(path)) == NULL)
         return;
-    while ((e = readdir(d)) != NULL)
-        if (file_is_stale(e->d_name, slash != NULL ? slash + 1 : out)) {
-            (void)snprintf(path, sizeof(path), "%.*s%s", slash != NULL ? n + 1 : 0, out, e->d_name);
+    while ((e = readdir(d)) != NULL) {
+        (void)snprintf(path, sizeof(path), "%.*s%s", slash != NULL ? n + 1 : 0, out, e->d_name);
+        if (file_is_stale(e->d_name, stem)) {
             remove_dir(path);
+        } else if (other_key(e->d_name, stem) && strcmp(path, mine) != 0 && (fd = lock_dir(path, LOCK_EX)) >= 0) {
+            remove_dir(path);
+            (void)close(fd);
         }
+    }
     (void)closedir(d);
 }
 
-int
-outdir_begin(struct outdir *d, const char *out, bool force)
+bool
+outdir_is_tar(const char *out)
+{
+    return archive_out_filter(out) != NULL;
+}
+
+static int
+begin_tar(struct outdir *d)
 {
     struct stat st;
-    char *tmp;
+
+    if (strcmp(d->o.out, "-") != 0 && stat(d->o.out, &st) == 0 && S_ISREG(st.st_mode) && !d->o.force)
+        return err_set(RC_CANTCREATE, "%s: exists already", d->o.out);
+    if (strcmp(d->o.out, "-") == 0 && isatty(STDOUT_FILENO))
+        return err_set(RC_USAGE, "standard output is a terminal, and gets no tar");
+    return archive_out_open(&d->tar, d->o.out);
+}
+
+static int
+check_out(const struct outdir *d)
+{
+    char path[PATH_MAX];
+    struct stat st;
     int n;
 
-    *d = (struct outdir){ .out = out, .force = force };
-    if ((d->outputs = json_object()) == NULL)
-        return err_set(RC_OS, "out of memory");
-    if (stat(out, &st) == 0 && rmdir(out) != 0) {
-        if (!force)
-            return err_set(RC_CANTCREATE, "%s: exists already", out);
-        n = snprintf(d->dir, sizeof(d->dir), "%s/provenance.json", out);
-        if (n < 0 || n >= PATH_MAX || access(d->dir, F_OK) != 0)
-            return err_set(RC_CANTCREATE, "%s: is no checkpoint that llmc made, and is not replaced", out);
-    }
-    n = snprintf(d->dir, sizeof(d->dir), "%s", out);
-    while (n > 1 && n < PATH_MAX && d->dir[n - 1] == '/')
-        d->dir[--n] = '\0';
-    collect_stale(d->dir);
-    if ((tmp = file_tmp_name(d->dir)) == NULL)
+    if (stat(d->o.out, &st) != 0 || rmdir(d->o.out) == 0)
+        return RC_OK;
+    if (!d->o.force)
+        return err_set(RC_CANTCREATE, "%s: exists already", d->o.out);
+    n = snprintf(path, sizeof(path), "%s/provenance.json", d->o.out);
+    return n > 0 && n < PATH_MAX && access(path, F_OK) == 0 ? RC_OK :
+        err_set(RC_CANTCREATE, "%s: is no checkpoint that llmc made, and is not replaced", d->o.out);
+}
+
+/* OUT.tmp.KEY, made and locked. */
+static int
+make_dir(struct outdir *d)
+{
+    char out[PATH_MAX];
+    char *tmp = NULL;
+    int n = snprintf(out, sizeof(out), "%s", d->o.out);
+
+    while (n > 1 && n < PATH_MAX && out[n - 1] == '/')
+        out[--n] = '\0';
+    if (d->o.key == NULL && (tmp = file_tmp_name(out)) == NULL)
         return RC_OS;
-    n = snprintf(d->dir, sizeof(d->dir), "%s", tmp);
+    n = tmp != NULL ? snprintf(d->dir, sizeof(d->dir), "%s", tmp) :
+        snprintf(d->dir, sizeof(d->dir), "%s.tmp.%.16s", out, d->o.key);
     mem_free(tmp);
     if (n < 0 || n >= PATH_MAX)
-        return err_set(RC_DATA, "%s: path is too long", out);
+        return err_set(RC_DATA, "%s: path is too long", d->o.out);
+    collect_stale(out, d->dir);
     TRY(file_mkdir(d->dir));
+    if ((d->lock = lock_dir(d->dir, d->o.ranks > 1 ? LOCK_SH : LOCK_EX)) < 0)
+        return err_set(RC_RETRY, "%s: somebody else is at work on it", d->dir);
     d->open = true;
+    file_collect(d->dir);
     return RC_OK;
+}
+
+int
+outdir_begin(struct outdir *d, const struct outdir_opts *o)
+{
+    *d = (struct outdir){ .o = *o, .lock = -1, .finish = -1 };
+    if (d->o.ranks < 1)
+        d->o.ranks = 1;
+    if ((d->outputs = json_object()) == NULL)
+        return err_set(RC_OS, "out of memory");
+    if (outdir_is_tar(o->out))
+        return begin_tar(d);
+    TRY(check_out(d));
+    return make_dir(d);
+}
+
+/* Removes what is for the making alone. */
+static void
+drop_sidecars(struct outdir *d)
+{
+    char path[PATH_MAX];
+    const char *name;
+    json_t *v;
+
+    json_object_foreach(d->outputs, name, v)
+        if (snprintf(path, sizeof(path), "%s/%s%s", d->dir, name, sidecar) < PATH_MAX)
+            (void)unlink(path);
+    if (snprintf(path, sizeof(path), "%s/%s", d->dir, finish_name) < PATH_MAX)
+        (void)unlink(path);
 }
 
 int
 outdir_commit(struct outdir *d)
 {
-    int fd = open(d->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd;
 
-    if (fd < 0 || fsync(fd) != 0)
+    if (d->tar != NULL)
+        return archive_out_commit(d->tar);
+    drop_sidecars(d);
+    if ((fd = open(d->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 || fsync(fd) != 0)
         return err_set(RC_IO, "%s: cannot write: %s", d->dir, strerror(errno));
     (void)close(fd);
-    if (!d->force || access(d->out, F_OK) != 0) {
-        if (rename(d->dir, d->out) != 0)
-            return err_set(RC_CANTCREATE, "%s: cannot create: %s", d->out, strerror(errno));
+    if (!d->o.force || access(d->o.out, F_OK) != 0) {
+        if (rename(d->dir, d->o.out) != 0)
+            return err_set(RC_CANTCREATE, "%s: cannot create: %s", d->o.out, strerror(errno));
         d->open = false;
         return RC_OK;
     }
     /* the two change places in one step; outdir_end() removes the old one */
-    if (renameat2(AT_FDCWD, d->dir, AT_FDCWD, d->out, RENAME_EXCHANGE) != 0)
-        return err_set(RC_CANTCREATE, "%s: cannot replace: %s", d->out, strerror(errno));
+    if (renameat2(AT_FDCWD, d->dir, AT_FDCWD, d->o.out, RENAME_EXCHANGE) != 0)
+        return err_set(RC_CANTCREATE, "%s: cannot replace: %s", d->o.out, strerror(errno));
+    d->replaced = true;
     return RC_OK;
+}
+
+/* Some shard is finished. */
+static bool
+goes_on(const struct outdir *d)
+{
+    struct dirent *e;
+    DIR *dir;
+    bool found = false;
+
+    if (d->o.key == NULL || d->replaced || (dir = opendir(d->dir)) == NULL)
+        return false;
+    while (!found && (e = readdir(dir)) != NULL)
+        found = fnmatch("*.safetensors.sha256", e->d_name, 0) == 0;
+    (void)closedir(dir);
+    return found;
 }
 
 void
 outdir_end(struct outdir *d)
 {
-    if (d->open)
+    archive_out_close(d->tar);
+    if (d->open && d->o.ranks <= 1 && !goes_on(d))
         remove_dir(d->dir);
+    if (d->finish >= 0)
+        (void)close(d->finish);
+    if (d->lock >= 0)
+        (void)close(d->lock);
     json_decref(d->outputs);
-    *d = (struct outdir){ 0 };
+    *d = (struct outdir){ .lock = -1, .finish = -1 };
 }
 
 /* --- files --- */
 
 static int
-outfile_open(const struct outdir *d, struct outfile *f, const char *name)
+outfile_open(const struct outdir *d, struct outfile *f, const char *name, uint64_t bytes)
 {
     int n = snprintf(f->path, PATH_MAX, "%s/%s", d->dir, name);
 
     if (n < 0 || n >= PATH_MAX)
         return err_set(RC_DATA, "%s: path is too long", name);
-    (void)snprintf(f->name, sizeof(f->name), "%s", name);
+    f->tar = d->tar;
+    f->shell = d->o.shell;
     digest_init(&f->digest);
-    f->fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    return f->fd >= 0 ? RC_OK : err_set(RC_CANTCREATE, "%s: cannot create: %s", f->path, strerror(errno));
+    return d->tar != NULL ? archive_out_begin(d->tar, name, bytes) : file_begin(&f->file, f->path);
+}
+
+/* So that the disk is at work while we are, and what is written does not pile up in memory. */
+static void
+write_back(struct outfile *f)
+{
+    off_t window = WINDOW_BYTES, at = (off_t)f->started;
+
+    while (f->at - f->started >= WINDOW_BYTES) {
+        (void)sync_file_range(f->file.fd, at, window, SYNC_FILE_RANGE_WRITE);
+        if (at >= 4 * window) {
+            (void)sync_file_range(f->file.fd, at - 4 * window, window,
+                SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+            (void)posix_fadvise(f->file.fd, at - 4 * window, window, POSIX_FADV_DONTNEED);
+        }
+        f->started += WINDOW_BYTES;
+        at += window;
+    }
 }
 
 int
@@ -140,40 +274,86 @@ outfile_write(struct outfile *f, const void *data, size_t bytes)
 {
     TRY(stop_check());
     digest_add(&f->digest, data, bytes);
-    if (file_write_full(f->fd, data, bytes) != RC_OK)
+    if (f->tar != NULL)
+        return archive_out_write(f->tar, data, bytes);
+    if (file_write_full(f->file.fd, data, bytes) != RC_OK)
         return err_at(RC_IO, "%s", f->path);
+    f->at += bytes;
+    write_back(f);
     return RC_OK;
 }
 
-/* A file that was never opened is fine. */
-static int
-outfile_close(struct outdir *d, struct outfile *f, int rc)
+/* The part of a tensor's bytes from `at`. */
+static struct tensor
+window_of(const struct tensor *t, size_t at)
 {
-    char hex[DIGEST_HEX];
+    struct tensor w = *t;
 
-    if (f->name[0] == '\0')
-        return rc;
-    if (f->fd >= 0 && rc == RC_OK && fsync(f->fd) != 0)
-        rc = err_set(RC_IO, "%s: cannot write: %s", f->path, strerror(errno));
-    if (f->fd >= 0 && close(f->fd) != 0 && rc == RC_OK)
-        rc = err_set(RC_IO, "%s: cannot write: %s", f->path, strerror(errno));
-    if (rc != RC_OK) {
-        digest_free(&f->digest);
-        return rc;
+    w.data = (const char *)t->data + at;
+    w.bytes = t->bytes - at < WINDOW_BYTES ? t->bytes - at : WINDOW_BYTES;
+    return w;
+}
+
+int
+outfile_write_mapped(struct outfile *f, const struct st_file *st, const struct tensor *t,
+    int (*check)(const struct tensor *window))
+{
+    struct tensor w, next;
+
+    if (f->shell) {
+        if (ftruncate(f->file.fd, (off_t)(f->at + t->bytes)) != 0 || lseek(f->file.fd, (off_t)t->bytes, SEEK_CUR) < 0)
+            return err_set(RC_IO, "%s: cannot write: %s", f->path, strerror(errno));
+        f->at += t->bytes;
+        f->started = f->at;
+        return RC_OK;
     }
-    TRY(digest_hex(&f->digest, hex));
-    return json_object_set_new(d->outputs, f->name, json_string(hex)) == 0 ? RC_OK : err_set(RC_OS, "out of memory");
+    for (size_t at = 0; at < t->bytes; at += w.bytes) {
+        w = window_of(t, at);
+        if (at == 0)
+            st_prefetch(st, &w);
+        if (at + w.bytes < t->bytes) {
+            next = window_of(t, at + w.bytes);
+            st_prefetch(st, &next);
+        }
+        if (check != NULL)
+            TRY(check(&w));
+        TRY(outfile_write(f, w.data, w.bytes));
+        st_drop(st, &w);
+    }
+    return RC_OK;
+}
+
+/* Ends it, well if rc is RC_OK; hex gets its digest. */
+static int
+outfile_close(struct outfile *f, int rc, char hex[DIGEST_HEX])
+{
+    if (rc == RC_OK)
+        rc = f->tar != NULL ? archive_out_end(f->tar) : file_commit(&f->file);
+    else
+        file_abort(&f->file);
+    if (rc == RC_OK)
+        return digest_hex(&f->digest, hex);
+    digest_free(&f->digest);
+    return rc;
+}
+
+static int
+add_output(struct outdir *d, const char *name, const char *hex)
+{
+    return json_object_set_new(d->outputs, name, json_string(hex)) == 0 ? RC_OK : err_set(RC_OS, "out of memory");
 }
 
 static int
 write_file(struct outdir *d, const char *name, const void *data, size_t bytes)
 {
-    struct outfile f = { .fd = -1 };
-    int rc = outfile_open(d, &f, name);
+    struct outfile f = { .file.fd = -1 };
+    char hex[DIGEST_HEX];
+    int rc = outfile_open(d, &f, name, bytes);
 
     if (rc == RC_OK && bytes > 0)
         rc = outfile_write(&f, data, bytes);
-    return outfile_close(d, &f, rc);
+    TRY(outfile_close(&f, rc, hex));
+    return add_output(d, name, hex);
 }
 
 int
@@ -241,11 +421,12 @@ cut_shards(const struct tensor *t, size_t count, size_t limit, size_t *first)
 /* Tensors first to end, in the order that the header puts them. */
 static int
 write_shard(struct outdir *d, const struct tensor *all, size_t first, size_t end, const char *name,
-    outdir_tensor_fn *fn, void *ctx)
+    outdir_tensor_fn *fn, void *ctx, char hex[DIGEST_HEX])
 {
     struct st_meta meta[] = { { "format", "pt" } };
     struct tensor *t = mem_alloc(end - first, sizeof(*t));
-    struct outfile f = { .fd = -1 };
+    struct outfile f = { .file.fd = -1 };
+    uint64_t bytes = 0;
     size_t header_bytes;
     char *header = NULL;
     int rc = t == NULL ? RC_OS : RC_OK;
@@ -253,15 +434,59 @@ write_shard(struct outdir *d, const struct tensor *all, size_t first, size_t end
     for (size_t i = first; rc == RC_OK && i < end; i++) {
         t[i - first] = all[i];
         t[i - first].data = &all[i]; /* to tell which it is after sorting */
+        bytes += all[i].bytes;
     }
     if (rc == RC_OK && (rc = st_header(t, end - first, meta, 1, &header, &header_bytes)) == RC_OK &&
-        (rc = outfile_open(d, &f, name)) == RC_OK)
+        (rc = outfile_open(d, &f, name, bytes + header_bytes)) == RC_OK)
         rc = outfile_write(&f, header, header_bytes);
     for (size_t i = 0; rc == RC_OK && i < end - first; i++)
         rc = fn(ctx, (size_t)((const struct tensor *)t[i].data - all), &f);
-    rc = outfile_close(d, &f, rc);
+    rc = outfile_close(&f, rc, hex);
     mem_free(header);
     mem_free(t);
+    return rc;
+}
+
+/* The digest of a finished shard: as it was noted, else anew. RC_RETRY: the shard is not there. */
+static int
+finished(const struct outdir *d, const char *name, char hex[DIGEST_HEX])
+{
+    char path[PATH_MAX];
+    struct buf b = { 0 };
+    int n = snprintf(path, sizeof(path), "%s/%s%s", d->dir, name, sidecar), rc;
+
+    if (n < 0 || n >= PATH_MAX)
+        return err_set(RC_DATA, "%s: path is too long", d->dir);
+    rc = buf_read_file(&b, path, PATH_MAX);
+    path[n - (int)strlen(sidecar)] = '\0';
+    if (access(path, F_OK) != 0)
+        rc = RC_RETRY;
+    else if (rc == RC_OK && b.len > DIGEST_HEX && strspn(b.s, "0123456789abcdef") == DIGEST_HEX - 1)
+        (void)snprintf(hex, DIGEST_HEX, "%.*s", DIGEST_HEX - 1, b.s);
+    else
+        rc = digest_file(path, hex);
+    buf_free(&b);
+    return rc;
+}
+
+/* As sha256sum prints it. Not synced: if it is lost the shard is read again. */
+static int
+note_digest(const struct outdir *d, const char *name, const char *hex)
+{
+    char path[PATH_MAX], line[DIGEST_HEX + NAME_MAX + 4];
+    struct file_tmp f;
+    int rc;
+
+    (void)snprintf(line, sizeof(line), "%s  %s\n", hex, name);
+    if (snprintf(path, sizeof(path), "%s/%s%s", d->dir, name, sidecar) >= PATH_MAX)
+        return err_set(RC_DATA, "%s: path is too long", d->dir);
+    TRY(file_begin(&f, path));
+    f.quick = true;
+    if ((rc = file_write_full(f.fd, line, strlen(line))) != RC_OK)
+        (void)err_at(rc, "%s", path);
+    else
+        rc = file_commit(&f);
+    file_abort(&f);
     return rc;
 }
 
@@ -288,22 +513,116 @@ write_index(struct outdir *d, const struct tensor *t, const size_t *first, int s
     return rc;
 }
 
+struct shards {
+    struct outdir       *d;
+    const struct tensor *t;
+    size_t              *first;
+    int                  count;
+    outdir_tensor_fn    *fn;
+    void                *ctx;
+    pthread_mutex_t      lock; /* of what follows and of d */
+    int                  rc;
+    char                 why[1024];
+};
+
+static int
+one_shard(struct shards *s, int shard)
+{
+    char name[64], hex[DIGEST_HEX];
+    struct outdir *d = s->d;
+    bool keep = d->o.key != NULL && d->tar == NULL && !d->o.shell && (s->count > 1 || d->o.ranks > 1);
+    int rc = RC_RETRY;
+
+    shard_name(shard, s->count, name, sizeof(name));
+    if (keep && (rc = finished(d, name, hex)) != RC_OK && rc != RC_RETRY)
+        return rc;
+    if (rc == RC_RETRY) {
+        TRY(write_shard(d, s->t, s->first[shard], s->first[shard + 1], name, s->fn, s->ctx, hex));
+        if (keep)
+            TRY(note_digest(d, name, hex));
+    }
+    (void)pthread_mutex_lock(&s->lock);
+    rc = add_output(d, name, hex);
+    (void)pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+static void
+shard_tile(void *ctx, int tile, int worker)
+{
+    struct shards *s = ctx;
+    int shard = tile * s->d->o.ranks + s->d->o.rank, rc;
+
+    (void)worker;
+    if (__atomic_load_n(&s->rc, __ATOMIC_RELAXED) != RC_OK)
+        return;
+    msg_status("llmc-pack: shard %d of %d", shard + 1, s->count);
+    if ((rc = one_shard(s, shard)) == RC_OK)
+        return;
+    (void)pthread_mutex_lock(&s->lock);
+    if (s->rc == RC_OK) {
+        (void)snprintf(s->why, sizeof(s->why), "%s", err_text());
+        __atomic_store_n(&s->rc, rc, __ATOMIC_RELAXED);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
 int
 outdir_tensors(struct outdir *d, const struct tensor *t, size_t count, size_t shard_bytes, outdir_tensor_fn *fn,
     void *ctx, int *shards)
 {
-    size_t *first = mem_alloc(count + 2, sizeof(*first));
-    char name[64];
-    int rc = first == NULL ? RC_OS : RC_OK;
+    struct shards s = { .d = d, .t = t, .fn = fn, .ctx = ctx, .lock = PTHREAD_MUTEX_INITIALIZER };
+    int tiles;
 
-    *shards = rc == RC_OK ? cut_shards(t, count, shard_bytes, first) : 0;
-    for (int s = 0; s < *shards && rc == RC_OK; s++) {
-        msg_status("llmc-pack: shard %d of %d", s + 1, *shards);
-        shard_name(s, *shards, name, sizeof(name));
-        rc = write_shard(d, t, first[s], first[s + 1], name, fn, ctx);
-    }
-    if (rc == RC_OK && *shards > 1)
-        rc = write_index(d, t, first, *shards);
+    *shards = 0;
+    if ((s.first = mem_alloc(count + 2, sizeof(*s.first))) == NULL)
+        return RC_OS;
+    *shards = s.count = cut_shards(t, count, shard_bytes, s.first);
+    tiles = s.count > d->o.rank ? (s.count - d->o.rank + d->o.ranks - 1) / d->o.ranks : 0;
+    if (d->o.pool != NULL && d->tar == NULL)
+        pool_run(d->o.pool, tiles, shard_tile, &s);
+    else
+        for (int i = 0; i < tiles; i++)
+            shard_tile(&s, i, 0);
+    mem_free(s.first);
+    return s.rc != RC_OK ? err_set(s.rc, "%s", s.why) : RC_OK;
+}
+
+int
+outdir_index(struct outdir *d, const struct tensor *t, size_t count, size_t shard_bytes)
+{
+    size_t *first = mem_alloc(count + 2, sizeof(*first));
+    int rc = first == NULL ? RC_OS : RC_OK, shards = 0;
+
+    if (rc == RC_OK && (shards = cut_shards(t, count, shard_bytes, first)) > 1)
+        rc = write_index(d, t, first, shards);
     mem_free(first);
     return rc;
+}
+
+int
+outdir_finish_begin(struct outdir *d, int shards, bool *mine)
+{
+    char path[PATH_MAX], name[64], hex[DIGEST_HEX];
+    int rc = RC_OK;
+
+    *mine = true;
+    if (d->o.ranks <= 1)
+        return RC_OK;
+    for (int s = 0; s < shards && rc == RC_OK; s++) {
+        shard_name(s, shards, name, sizeof(name));
+        if ((rc = finished(d, name, hex)) == RC_OK)
+            rc = add_output(d, name, hex);
+    }
+    *mine = rc == RC_OK;
+    if (rc != RC_OK)
+        return rc == RC_RETRY ? RC_OK : rc;
+    if (snprintf(path, sizeof(path), "%s/%s", d->dir, finish_name) >= PATH_MAX)
+        return err_set(RC_DATA, "%s: path is too long", d->dir);
+    if ((d->finish = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
+        *mine = false; /* has another name by now: finished */
+        return errno == ENOENT ? RC_OK : err_set(RC_CANTCREATE, "%s: cannot create: %s", path, strerror(errno));
+    }
+    *mine = flock(d->finish, LOCK_EX | LOCK_NB) == 0;
+    return RC_OK;
 }

@@ -5,6 +5,7 @@
 #include "chat.h"
 #include "mem.h"
 #include "msg.h"
+#include "stop.h"
 #include "text.h"
 #include "tok.h"
 
@@ -158,10 +159,10 @@ samples_read(struct samples *s, const char *model_dir, const struct shard_opts *
     TRY(text_open(&src.text, o->data, &text));
     rc = RC_OK;
     while (s->samples < o->samples && (rc = text_next(src.text, &in)) == RC_OK)
-        if ((rc = take(s, &src, &in)) != RC_OK)
+        if ((rc = take(s, &src, &in)) != RC_OK || stop_asked())
             break;
     if (rc == RC_RETRY || rc == RC_OK)
-        rc = tell(s, &src);
+        rc = stop_asked() ? stop_check() : tell(s, &src);
     tok_ids_free(&src.ids);
     tok_ids_free(&src.pending);
     buf_free(&src.rendered);
@@ -215,6 +216,7 @@ samples_write(const struct samples *s, const struct plan *p)
         struct tensor t[2] = { tensor_1d("input_ids", DT_I32, b->tokens, ids),
             tensor_1d("lengths", DT_I32, b->samples, length) };
 
+        TRY(stop_check());
         TRY(plan_path(p, path, "tokens/%d.safetensors", i));
         TRY(st_publish(path, t, 2, NULL, 0));
         ids += b->tokens;

@@ -10,6 +10,7 @@
 #include "replan.h"
 #include "samples.h"
 #include "source.h"
+#include "stop.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -379,7 +380,8 @@ shard_write(struct shard *s, const struct shard_opts *o)
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && rc == RC_OK; i++)
         if ((rc = plan_path(&s->plan, path, "%s", dirs[i])) == RC_OK)
             rc = file_mkdir(path);
-    if (rc == RC_OK && (rc = samples_write(&samples, &s->plan)) == RC_OK && (rc = link_weights(s)) == RC_OK)
+    if (rc == RC_OK && (rc = samples_write(&samples, &s->plan)) == RC_OK && (rc = link_weights(s)) == RC_OK &&
+        (rc = stop_check()) == RC_OK)
         rc = plan_write(&s->plan);
 out:
     samples_free(&samples);

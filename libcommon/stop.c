@@ -1,26 +1,47 @@
 /* stop - signals that ask a tool to stop at the next safe place */
 #include "stop.h"
 
+#include "file.h"
 #include "msg.h"
 
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <time.h>
 
 static volatile sig_atomic_t asked;
+static int64_t first_ms; /* written by the handler alone, which does not interrupt itself */
+
+static int64_t
+now_ms(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
 
 static void
 ask(int sig)
 {
-    (void)sig;
-    asked = 1;
+    if (!asked) {
+        first_ms = now_ms();
+        asked = 1;
+    } else if (now_ms() - first_ms >= STOP_SAME_MS) {
+        file_cleanup_signal_safe();
+        (void)signal(sig, SIG_DFL);
+        (void)raise(sig); /* comes when we return */
+    }
 }
 
 void
 stop_install(void)
 {
     static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
-    struct sigaction a = { .sa_handler = ask, .sa_flags = (int)SA_RESETHAND };
+    struct sigaction a = { .sa_handler = ask };
 
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        (void)sigaddset(&a.sa_mask, signals[i]);
     for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
         (void)sigaction(signals[i], &a, NULL);
 }

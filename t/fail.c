@@ -5,7 +5,8 @@
  *     OP       write (write, pwrite, writev), fsync (fsync, fdatasync), rename (rename, renameat, renameat2), create
  *              (open with O_CREAT), truncate (ftruncate), close, or any
  *     N        from 1: which of the calls that match; counted over all threads, anew in each process
- *     WHAT     an errno by name (ENOSPC, EIO, ...) or number; KILL: SIGKILL before the call; SHORT: write half
+ *     WHAT     an errno by name (ENOSPC, EIO, ...) or number; KILL, STOP, TERM, INT, HUP, USR1: that signal before the call;
+ *              SHORT: write half; NAP: after two seconds, whatever signals come
  *     PATTERN  a glob for the path (of a rename: the new one); "*" matches "/" too, and paths may or may not be
  *              absolute, so begin with it; default "*"
  *
@@ -35,9 +36,10 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { WHAT_KILL = -1, WHAT_SHORT = -2 };
+enum { WHAT_SHORT = -1, WHAT_NAP = -2, WHAT_SIGNAL = -100 }; /* and the signal's number less */
 
 static const struct {
     const char *name;
@@ -45,7 +47,9 @@ static const struct {
 } whats[] = {
     { "EIO", EIO }, { "ENOSPC", ENOSPC }, { "EDQUOT", EDQUOT }, { "EACCES", EACCES }, { "EPERM", EPERM },
     { "EROFS", EROFS }, { "EINTR", EINTR }, { "EPIPE", EPIPE }, { "EMFILE", EMFILE }, { "EINVAL", EINVAL },
-    { "ENOENT", ENOENT }, { "ENOMEM", ENOMEM }, { "KILL", WHAT_KILL }, { "SHORT", WHAT_SHORT },
+    { "ENOENT", ENOENT }, { "ENOMEM", ENOMEM }, { "SHORT", WHAT_SHORT }, { "NAP", WHAT_NAP },
+    { "KILL", WHAT_SIGNAL - SIGKILL }, { "STOP", WHAT_SIGNAL - SIGSTOP }, { "TERM", WHAT_SIGNAL - SIGTERM },
+    { "INT", WHAT_SIGNAL - SIGINT }, { "HUP", WHAT_SIGNAL - SIGHUP }, { "USR1", WHAT_SIGNAL - SIGUSR1 },
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -116,9 +120,17 @@ strike(const char *kind, const char *path)
         atomic_fetch_add(&seen, 1) + 1 != nth)
         return 0;
     note(kind, path);
-    if (what == WHAT_KILL)
-        (void)kill(getpid(), SIGKILL);
-    return what;
+    if (what == WHAT_NAP) {
+        struct timespec left = { .tv_sec = 2 };
+
+        while (nanosleep(&left, &left) != 0)
+            ;
+    } else if (what > WHAT_SIGNAL) {
+        return what;
+    }
+    if (what < WHAT_SIGNAL)
+        (void)kill(getpid(), WHAT_SIGNAL - what);
+    return 0;
 }
 
 static int

@@ -6,6 +6,7 @@
 #include "../libcommon/stop.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static struct {
     struct run_opts        run;
@@ -16,7 +17,7 @@ static struct {
 
 static const struct opt options[] = {
     RUN_OPTS(&cfg.run),
-    OPT_STR('o', "output", &cfg.o.out, "dir", "checkpoint to make"),
+    OPT_STR('o', "output", &cfg.o.out, "dir", "checkpoint to make; OUT.tar, OUT.tar.zst or - for a tar"),
     OPT_SIZE(0, "shard-size", &cfg.o.shard_bytes, "bytes", "a shard's tensors at most"),
     OPT_FLAG('f', "force", &cfg.o.force, "replace an output that exists"),
     OPT_STR(0, "check", &cfg.check, "dir", "look for what loaders would trip over in a compressed checkpoint"),
@@ -69,22 +70,35 @@ print_rules(void)
     return msg_close_stdout(RC_OK);
 }
 
+/* Where a tar goes to standard output, what was done does not. */
+static void
+print_done(const char *text)
+{
+    if (strcmp(cfg.o.out, "-") == 0)
+        msg_info(NULL, "%s", text);
+    else
+        (void)printf("%s\n", text);
+}
+
 static int
 dequantize(void)
 {
     struct dequant_opts o = { .model = cfg.dequantize, .out = cfg.o.out, .shard_bytes = cfg.o.shard_bytes,
         .force = cfg.o.force };
     struct dequant_stats st;
+    char text[256];
     int rc;
 
     stop_install();
     if ((rc = pool_open(&o.pool, cfg.run.threads)) == RC_OK)
         rc = dequant_write(&o, &st);
-    if (rc != RC_OK)
+    if (rc != RC_OK) {
         msg_error(NULL, "%s", err_text());
-    else
-        (void)printf("%d weights made dense, %d tensors copied, %zu bytes in %d shard%s\n", st.decoded, st.copied,
-            st.bytes, st.shards, st.shards == 1 ? "" : "s");
+    } else {
+        (void)snprintf(text, sizeof(text), "%d weights made dense, %d tensors copied, %zu bytes in %d shard%s",
+            st.decoded, st.copied, st.bytes, st.shards, st.shards == 1 ? "" : "s");
+        print_done(text);
+    }
     pool_close(o.pool);
     return msg_close_stdout(rc);
 }
@@ -94,15 +108,22 @@ pack(void)
 {
     struct checkpoint_stats st;
     struct run run;
+    char text[256];
     int rc;
 
+    if (cfg.run.ranks == 0) { /* a batch script runs the last stage in the environment of its first rank */
+        cfg.run.ranks = 1;
+        cfg.run.rank = cfg.run.rank > 0 ? cfg.run.rank : 0;
+    }
     if ((rc = run_open(&run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
-    if ((rc = checkpoint_write(&run, &cfg.o, &st)) != RC_OK)
+    if ((rc = checkpoint_write(&run, &cfg.o, &st)) != RC_OK) {
         msg_error(NULL, "%s", err_text());
-    else
-        (void)printf("%d modules compressed, %d tensors copied, %zu bytes in %d shard%s\n", st.compressed, st.copied,
-            st.bytes, st.shards, st.shards == 1 ? "" : "s");
+    } else if (st.finished) {
+        (void)snprintf(text, sizeof(text), "%d modules compressed, %d tensors copied, %zu bytes in %d shard%s",
+            st.compressed, st.copied, st.bytes, st.shards, st.shards == 1 ? "" : "s");
+        print_done(text);
+    }
     return run_close(&run, rc);
 }
 

@@ -6,6 +6,7 @@
 #include "../libcommon/replan.h"
 #include "../libcommon/run.h"
 #include "../libcommon/shard.h"
+#include "../libcommon/stop.h"
 
 #include <limits.h>
 #include <math.h>
@@ -149,6 +150,7 @@ main(int argc, char *argv[])
     int rc;
 
     (void)opt_parse(&tool, argc, argv);
+    stop_install();
     msg_quiet(cfg.quiet);
     parse_ranks();
     cfg.o.gptq = strcmp(cfg.algo, "gptq") == 0;
