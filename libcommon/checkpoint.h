@@ -1,8 +1,8 @@
 /* checkpoint - write the finished model: compressed and copied tensors, index, config, side files, provenance
  *
  * Every tensor of the source is accounted for: the weight of a compressed module becomes the tensors of its task files,
- * all others are copied. Everything is written into OUT.tmp.KEY and renamed to OUT at the end (outdir.h), so that OUT is
- * whole or not there; before that it is checked (check.h). A tar is checked before it is written: its shell is, a
+ * all others are copied. Everything is written into OUT.tmp.KEY and renamed to OUT at the end (outdir.h), so that OUT
+ * is whole or not there; before that it is checked (check.h). A tar is checked before it is written: its shell is, a
  * directory in which codes and copies are holes. Tensors are mapped, and a few MiB of each thread's in memory.
  */
 #ifndef LLMC_CHECKPOINT_H

@@ -1,9 +1,9 @@
 /* outdir - a checkpoint in the making: shards, index, side files, and the SHA-256 of each; a directory or a tar
  *
- * A directory is made as OUT.tmp.KEY and renamed to OUT by outdir_commit(), so that OUT is whole or not there. KEY tells
- * what is made: a run that finds finished shards of the same key goes on behind them. Each shard is published by rename,
- * with its digest beside it (SHARD.sha256) until the end. Without a key it is OUT.tmp.HOST.PID and nobody goes on.
- * outdir_end() removes what nobody would go on with; what killed runs have left beside OUT is removed by the next one.
+ * A directory is made as OUT.tmp.KEY and renamed to OUT by outdir_commit(), so that OUT is whole or not there. KEY
+ * tells what is made: a run that finds finished shards of the same key goes on behind them. Each shard is published by
+ * rename, with its digest beside it (SHARD.sha256) until the end. Without a key it is OUT.tmp.HOST.PID and nobody goes
+ * on. outdir_end() removes what nobody would go on with; what killed runs have left beside OUT is removed by the next.
  *
  * Shards are written side by side by the threads of a pool, and by ranks: shard s belongs to rank s % ranks. Any rank
  * that then finds all of them there may try to finish (outdir_finish_begin); one of them gets to.

@@ -13,7 +13,7 @@ llmc-shard -C plan -m small $opts
 
 whole() {
     for f in w/weights/*.safetensors; do
-        [ -L "$f" ] || cmp "done${f#w}" "$f" || return 1
+        [ -L "$f" ] || [ ! -e "done${f#w}" ] || cmp "done${f#w}" "$f" || return 1   # ranks cut modules
     done
 }
 
@@ -22,7 +22,11 @@ resumes() { # [options]
     rm -rf out
     llmc run small $opts -o out -C w "$@" >log 2>err || { cat err; return 1; }
     [ ! -s err ] || { cat err; return 1; }
-    weights w | diff good.sums - && cmp good/model.safetensors out/model.safetensors && cmp good/config.json out/config.json
+    case $* in
+    *ranks*) ;;
+    *) weights w | diff good.sums - || return 1 ;;
+    esac
+    cmp good/model.safetensors out/model.safetensors && cmp good/config.json out/config.json
 }
 
 # llmc-gptq stops at its third publication, and whoever is told is told then.

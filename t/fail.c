@@ -5,8 +5,8 @@
  *     OP       write (write, pwrite, writev), fsync (fsync, fdatasync), rename (rename, renameat, renameat2), create
  *              (open with O_CREAT), truncate (ftruncate), close, or any
  *     N        from 1: which of the calls that match; counted over all threads, anew in each process
- *     WHAT     an errno by name (ENOSPC, EIO, ...) or number; KILL, STOP, TERM, INT, HUP, USR1: that signal before the call;
- *              SHORT: write half; NAP: after two seconds, whatever signals come
+ *     WHAT     an errno by name (ENOSPC, EIO, ...) or number; KILL, STOP, TERM, INT, HUP, USR1: that signal before the
+ *              call; SHORT: write half; NAP: after two seconds, whatever signals come
  *     PATTERN  a glob for the path (of a rename: the new one); "*" matches "/" too, and paths may or may not be
  *              absolute, so begin with it; default "*"
  *
