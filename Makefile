@@ -62,6 +62,7 @@ help:
 	@echo 'make demo        install what is missing, build, compress the demo model, show perplexity before and after'
 	@echo 'make check       install what is missing, build, run all tests (SAN=1: under sanitizers)'
 	@echo 'make deps        install the Debian packages that are missing'
+	@echo 'make torture-ranks   all numbers of ranks, threads, ways to meet, kills (MODEL=d: another than the demo, KILLS=20)'
 	@echo 'make check-cuda-host      the CUDA backend on the host, on a stand-in of the libraries'
 	@echo 'make check-cuda, make bench-cuda    the same on a GPU; share/cuda-report.sh does both and writes one file'
 	@echo 'make lint        both compilers without warnings, lengths, man pages'
@@ -184,6 +185,12 @@ check: deps
 	@$(MAKE) --no-print-directory -j2 progs units $(B)/t/fail.so $(HOST_SO)
 	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -e '' $(PROVEFLAGS) $(UNITS) $(sort $(wildcard t/[0-9]*.t))
 
+# What t/8003 and t/8004 do in short: hundreds of runs.
+torture-ranks: deps
+	@$(MAKE) --no-print-directory -j2 progs
+	@BUILD=$(B) MATRIX=full MODEL=$(MODEL) KILLS=$(or $(KILLS),20) prove -v -e '' $(PROVEFLAGS) t/8003-ranks-matrix.t \
+	    t/8004-ranks-kill.t
+
 # The cuda backend on a stand-in of its libraries; SAN=1: under sanitizers.
 check-cuda-host: deps
 	@$(MAKE) --no-print-directory -j2 progs $(B)/t/test-cuda $(B)/t/fail.so $(HOST_SO)
@@ -226,5 +233,5 @@ clean:
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: always all progs help deps units install demo check check-cuda-host check-cuda bench-cuda bench bench-llama peer-bench \
+.PHONY: always all progs help deps units install demo check torture-ranks check-cuda-host check-cuda bench-cuda bench bench-llama peer-bench \
     quality peer lint clean

@@ -1,16 +1,13 @@
 /* peers - which of the other ranks are still there
  *
- * Each rank keeps DIR/RANK, one line "HOST PID STATE", STATE being "running", "done" or "failed CODE", and touches it
- * every second while it runs. peers_check looks at all of them, once a second at most. A rank that failed, whose
- * process is gone, that has not started or that shows no sign of life within the time limit is an RC_RETRY whose
+ * Each rank keeps a sign of life (beat.h). peers_check looks at all of them, once a second at most. A rank that failed,
+ * whose process is gone, that has not started or that shows no sign of life within the time limit is an RC_RETRY whose
  * sentence names it. What an earlier run left there is told from this one's by its age.
  */
 #ifndef LLMC_PEERS_H
 #define LLMC_PEERS_H
 
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include "beat.h"
 
 enum { PEERS_FRESH_SECONDS = 10 };
 
@@ -21,16 +18,11 @@ struct peer {
 };
 
 struct peers {
-    char           *dir;
-    char            host[65];
-    int             rank, ranks, timeout;
-    struct peer    *peer;   /* [ranks] */
-    double          checked;
-    int64_t         born;   /* by the file system's clock */
-    pthread_t       beat;
-    pthread_mutex_t lock;
-    pthread_cond_t  ended;
-    bool            beating, end;
+    char        *dir;
+    int          rank, ranks, timeout;
+    struct peer *peer;  /* [ranks] */
+    double       checked;
+    struct beat  beat;
 };
 
 /* timeout in seconds. RC_CANTCREATE, RC_IO, RC_OS. */

@@ -95,6 +95,19 @@ check_ranks(const struct plan *p)
         "--replan was interrupted, run it again", p->dir, rank, p->ranks);
 }
 
+/* Stages that have no peers of their own to tell. */
+static int
+open_beat(struct run *run, const char *tool)
+{
+    const char *stage = strcmp(tool, "llmc-calib") == 0 ? "calib" : strcmp(tool, "llmc-gptq") == 0 ? "gptq" : NULL;
+    char dir[PATH_MAX];
+
+    if (run->ranks < 2 || stage == NULL)
+        return RC_OK;
+    TRY(plan_path(&run->plan, dir, "ranks"));
+    return beat_open(&run->beat, dir, run->rank, stage, 0);
+}
+
 int
 run_open(struct run *run, const char *tool, const struct run_opts *o)
 {
@@ -120,7 +133,7 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
     }
     if ((rc = check_ranks(&run->plan)) != RC_OK || (rc = plan_path(&run->plan, path, "log")) != RC_OK ||
         (rc = backend_find(&run->bk, o->backend)) != RC_OK ||
-        (rc = run->bk->open(&run->dev, &dev)) != RC_OK)
+        (rc = run->bk->open(&run->dev, &dev)) != RC_OK || (rc = open_beat(run, tool)) != RC_OK)
         goto out;
     event_open(&run->log, path, tool, run->rank);
     event_emit(&run->log, "start", EVENT_STR("version", LLMC_VERSION), EVENT_STR("backend", run->bk->name),
@@ -140,6 +153,7 @@ run_close(struct run *run, int rc)
     rc = msg_close_stdout(rc);
     event_emit(&run->log, "end", EVENT_INT("status", rc));
     event_close(&run->log);
+    beat_close(&run->beat, rc);
     if (run->dev != NULL)
         run->bk->close(run->dev);
     model_close(&run->model);

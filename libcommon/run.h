@@ -6,6 +6,7 @@
 #ifndef LLMC_RUN_H
 #define LLMC_RUN_H
 
+#include "beat.h"
 #include "event.h"
 #include "forward.h"
 #include "opt.h"
@@ -39,6 +40,7 @@ struct run {
     struct event_log      log;
     enum dtype            dt; /* of activations: BF16 for a BF16 model, else F32 */
     int                   rank, ranks;
+    struct beat           beat; /* of several ranks' calib and gptq; that of llmc-hessian is in peers.h */
 };
 
 /* Reads the plan, opens model and backend; RC_DATA when the model is not the one that the plan was made from. */

@@ -12,7 +12,8 @@
  * and the stream ends with its file.
  *
  * llmc-hessian writes a line "TASK<TAB>FILE" for each task of a step whose Hessian is complete, and STREAM_FAILED_LINE
- * where it fails or reads of a failure.
+ * where it fails or reads of a failure; one rank of several ends a pipe with STREAM_END_LINE and looks after its
+ * reader.
  */
 #ifndef LLMC_STREAM_H
 #define LLMC_STREAM_H
@@ -24,6 +25,7 @@
 #include <stdbool.h>
 
 #define STREAM_FAILED_LINE "!failed"
+#define STREAM_END_LINE    "!end"
 
 enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_CACHE, STREAM_END, STREAM_FAILED };
 

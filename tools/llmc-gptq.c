@@ -370,6 +370,8 @@ stdin_tasks(struct gptq *g)
     while ((n = getline(&line, &cap, stdin)) > 0) {
         if (line[n - 1] == '\n')
             line[n - 1] = '\0';
+        if (strcmp(line, STREAM_END_LINE) == 0)
+            break;
         if (strcmp(line, STREAM_FAILED_LINE) == 0) { /* said already */
             g->told = true;
             worst = rc_worse(worst, RC_RETRY);

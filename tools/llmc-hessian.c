@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { LOOK_MS = 1000 }; /* at other ranks, while waiting for calib */
@@ -349,6 +350,25 @@ sum_stream(struct sums *s, struct stream_in *in, bool *told)
     }
 }
 
+/* We look after llmc-gptq (beat.h) until it has ended, too. */
+static int
+see_out(struct sums *s)
+{
+    const struct timespec pause = { 0, 5000000 };
+    char path[PATH_MAX];
+    struct sign sign;
+
+    if (s->run.ranks < 2 || s->durable)
+        return RC_OK;
+    (void)printf("%s\n", STREAM_END_LINE);
+    TRY(msg_flush_stdout());
+    TRY(plan_path(&s->run.plan, path, "ranks/%d.gptq", s->run.rank));
+    while (sign_read(&sign, path) && strcmp(sign.state, "running") == 0 && sign_alive(&sign, s->comm.peers.beat.host) &&
+        getpgid((pid_t)sign.pid) == getpgrp() && !stop_asked())
+        (void)nanosleep(&pause, NULL);
+    return RC_OK;
+}
+
 /* The sum of Hessians of separate runs, for the plan of the first. */
 static int
 merge(char **names)
@@ -406,6 +426,8 @@ main(int argc, char *argv[])
     s.durable = cfg.keep || fstat(STDOUT_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode);
     if ((rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK)
         rc = sum_stream(&s, &in, &told);
+    if (rc == RC_OK)
+        rc = see_out(&s);
     if (rc != RC_OK) {
         if (!told)
             msg_error(NULL, "%s", err_text());
