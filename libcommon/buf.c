@@ -2,11 +2,12 @@
 #include "buf.h"
 
 #include "mem.h"
+#include "member.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 void
 buf_add(struct buf *b, const void *data, size_t len)
@@ -76,22 +77,23 @@ int
 buf_read_file(struct buf *b, const char *path, size_t max)
 {
     char chunk[65536];
-    size_t n;
-    int rc = RC_OK;
-    FILE *f;
+    struct member m;
+    uint64_t left;
+    size_t n = 0;
+    int rc;
 
-    if ((f = fopen(path, "rb")) == NULL)
-        return err_set(errno == ENOENT ? RC_NOINPUT : RC_IO, "%s: cannot open: %s", path, strerror(errno));
-    while (rc == RC_OK && (n = fread(chunk, 1, sizeof(chunk), f)) > 0) {
-        if (b->len + n > max)
+    TRY(member_open(&m, path));
+    left = m.bytes;
+    do {
+        if ((rc = member_read(&m, &left, chunk, sizeof(chunk), &n)) != RC_OK)
+            (void)err_at(rc, "%s", path);
+        else if (b->len + n > max)
             rc = err_set(RC_DATA, "%s: longer than %zu bytes", path, max);
         else
             buf_add(b, chunk, n);
-    }
-    if (rc == RC_OK && ferror(f))
-        rc = err_set(RC_IO, "%s: cannot read: %s", path, strerror(errno));
+    } while (rc == RC_OK && n == sizeof(chunk));
     if (rc == RC_OK && !buf_ok(b))
         rc = RC_OS;
-    (void)fclose(f);
+    (void)close(m.fd);
     return rc;
 }

@@ -3,15 +3,12 @@
 
 #include "file.h"
 #include "mem.h"
+#include "member.h"
 #include "model.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char single_name[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
 
@@ -27,35 +24,33 @@ check_has_name(const struct check *c, const char *file)
     return bsearch(&file, c->names, c->name_count, sizeof(*c->names), compare_names) != NULL;
 }
 
+struct names {
+    struct check *c;
+    size_t        cap;
+};
+
+static int
+add_name(void *ctx, const char *name)
+{
+    struct names *n = ctx;
+    struct check *c = n->c;
+    char **names = mem_grow(c->names, &n->cap, c->name_count + 1, sizeof(*names));
+
+    if (names == NULL || (c->names = names, names[c->name_count] = mem_strdup(name)) == NULL)
+        return RC_OS;
+    c->name_count++;
+    return RC_OK;
+}
+
 static int
 list_dir(struct check *c)
 {
-    DIR *d = opendir(c->dir);
-    struct dirent *e;
-    struct stat sb;
-    size_t cap = 0;
-    int rc = RC_OK;
+    struct names n = { .c = c };
 
-    if (d == NULL)
-        return err_set(errno == ENOENT || errno == ENOTDIR ? RC_NOINPUT : RC_IO, "%s: cannot open directory: %s",
-            c->dir, strerror(errno));
-    while (rc == RC_OK && (errno = 0, e = readdir(d)) != NULL) {
-        char **names;
-
-        if (fstatat(dirfd(d), e->d_name, &sb, 0) != 0 || !S_ISREG(sb.st_mode))
-            continue;
-        if ((names = mem_grow(c->names, &cap, c->name_count + 1, sizeof(*names))) == NULL ||
-            (c->names = names, names[c->name_count] = mem_strdup(e->d_name)) == NULL)
-            rc = RC_OS;
-        else
-            c->name_count++;
-    }
-    if (rc == RC_OK && errno != 0)
-        rc = err_set(RC_IO, "%s: cannot read directory: %s", c->dir, strerror(errno));
-    (void)closedir(d);
+    TRY(member_list(c->dir, add_name, &n));
     if (c->name_count > 1)
         qsort(c->names, c->name_count, sizeof(*c->names), compare_names);
-    return rc;
+    return RC_OK;
 }
 
 /* A JSON object of the directory. */

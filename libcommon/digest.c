@@ -1,13 +1,11 @@
 /* digest - SHA-256 of streams, memory and files, as lower-case hex */
 #include "digest.h"
 
-#include "file.h"
 #include "mem.h"
+#include "member.h"
 #include "msg.h"
 #include "stop.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,19 +68,21 @@ int
 digest_file(const char *path, char out[DIGEST_HEX])
 {
     struct digest d = { 0 };
+    struct member m;
     char *chunk = NULL;
+    uint64_t left;
     size_t got;
-    int rc, fd;
+    int rc;
 
-    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        return err_set(errno == ENOENT ? RC_NOINPUT : RC_IO, "%s: cannot open: %s", path, strerror(errno));
+    TRY(member_open(&m, path));
+    left = m.bytes;
     digest_init(&d);
     rc = (chunk = mem_alloc(CHUNK, 1)) != NULL ? RC_OK : RC_OS;
     do {
         got = 0;
         if (rc == RC_OK)
             rc = stop_check(); /* of a large file, seconds */
-        if (rc == RC_OK && (rc = file_read_full(fd, chunk, CHUNK, &got)) != RC_OK)
+        if (rc == RC_OK && (rc = member_read(&m, &left, chunk, CHUNK, &got)) != RC_OK)
             (void)err_at(rc, "%s", path);
         digest_add(&d, chunk, got);
     } while (rc == RC_OK && got == CHUNK);
@@ -91,6 +91,6 @@ digest_file(const char *path, char out[DIGEST_HEX])
     else
         digest_free(&d);
     mem_free(chunk);
-    (void)close(fd);
+    (void)close(m.fd);
     return rc;
 }

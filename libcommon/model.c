@@ -4,15 +4,12 @@
 #include "digest.h"
 #include "file.h"
 #include "mem.h"
+#include "member.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <fnmatch.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char config_name[] = "config.json";
 static const char single_name[] = "model.safetensors";
@@ -41,8 +38,7 @@ static bool
 has_file(const struct model *m, const char *name)
 {
     char *path = file_join(m->dir, name);
-    struct stat sb;
-    bool found = path != NULL && stat(path, &sb) == 0;
+    bool found = path != NULL && member_exists(path);
 
     mem_free(path);
     return found;
@@ -73,52 +69,46 @@ find_shard(const struct model *m, const char *name)
     return bsearch(name, m->shards, (size_t)m->shard_count, sizeof(*m->shards), compare_to_shard);
 }
 
-/* Visible files in the directory, after links: m->side, sorted. */
+struct listing {
+    struct model *m;
+    const char   *foreign; /* a pattern of weights that are not read */
+    size_t        cap;
+};
+
+/* Visible files that are no weights: m->side. */
 static int
-list_side(struct model *m, DIR *d, const char **foreign)
+list_one(void *ctx, const char *name)
 {
-    struct dirent *e;
-    struct stat sb;
-    size_t cap = 0;
+    struct listing *l = ctx;
+    struct model *m = l->m;
     char **side;
 
-    *foreign = NULL;
-    while ((errno = 0, e = readdir(d)) != NULL) {
-        if (e->d_name[0] == '.' || fstatat(dirfd(d), e->d_name, &sb, 0) != 0 || !S_ISREG(sb.st_mode))
-            continue;
-        if (strcmp(e->d_name, config_name) == 0)
-            continue;
-        if (matches(weight_patterns, COUNT(weight_patterns), e->d_name)) {
-            for (size_t i = 0; i < COUNT(foreign_patterns); i++)
-                if (fnmatch(foreign_patterns[i], e->d_name, 0) == 0)
-                    *foreign = foreign_patterns[i];
-            continue;
-        }
-        if ((side = mem_grow(m->side, &cap, m->side_count + 1, sizeof(*side))) == NULL)
-            return RC_OS;
-        m->side = side;
-        if ((side[m->side_count] = mem_strdup(e->d_name)) == NULL)
-            return RC_OS;
-        m->side_count++;
+    if (name[0] == '.' || strcmp(name, config_name) == 0)
+        return RC_OK;
+    if (matches(weight_patterns, COUNT(weight_patterns), name)) {
+        for (size_t i = 0; i < COUNT(foreign_patterns); i++)
+            if (fnmatch(foreign_patterns[i], name, 0) == 0)
+                l->foreign = foreign_patterns[i];
+        return RC_OK;
     }
-    if (errno != 0)
-        return err_set(RC_IO, "%s: cannot read directory: %s", m->dir, strerror(errno));
-    if (m->side_count > 1)
-        qsort(m->side, m->side_count, sizeof(*m->side), compare_strings);
+    if ((side = mem_grow(m->side, &l->cap, m->side_count + 1, sizeof(*side))) == NULL)
+        return RC_OS;
+    m->side = side;
+    if ((side[m->side_count] = mem_strdup(name)) == NULL)
+        return RC_OS;
+    m->side_count++;
     return RC_OK;
 }
 
 static int
 scan_dir(struct model *m, const char **foreign)
 {
-    DIR *d = opendir(m->dir);
-    int rc;
+    struct listing l = { .m = m };
+    int rc = member_list(m->dir, list_one, &l);
 
-    if (d == NULL)
-        return err_set(errno == ENOENT || errno == ENOTDIR ? RC_NOINPUT : RC_IO, "%s: cannot open directory: %s",
-            m->dir, strerror(errno));
-    rc = list_side(m, d, foreign);
-    (void)closedir(d);
+    *foreign = l.foreign;
+    if (rc == RC_OK && m->side_count > 1)
+        qsort(m->side, m->side_count, sizeof(*m->side), compare_strings);
     return rc;
 }
 

@@ -4,6 +4,7 @@
 #include "buf.h"
 #include "file.h"
 #include "mem.h"
+#include "member.h"
 #include "msg.h"
 
 #include <errno.h>
@@ -447,6 +448,20 @@ plan_write(struct plan *p)
     return rc;
 }
 
+/* A relative path is seen from the work directory; one that leads nowhere is kept for messages. */
+static int
+resolve_model(struct plan *p, const char *model)
+{
+    char path[PATH_MAX], resolved[PATH_MAX];
+
+    if (model[0] != '/')
+        TRY(plan_path(p, path, "%s", model));
+    else if (snprintf(path, sizeof(path), "%s", model) >= PATH_MAX)
+        return err_set(RC_DATA, "%s: path is too long", model);
+    p->model = mem_strdup(realpath(path, resolved) != NULL ? resolved : path);
+    return p->model != NULL ? RC_OK : RC_OS;
+}
+
 static int
 read_settings(struct plan *p)
 {
@@ -473,8 +488,7 @@ read_settings(struct plan *p)
     p->ranks = (int)ranks;
     (void)snprintf(p->model_fingerprint, DIGEST_HEX, "%s", model_fp);
     (void)snprintf(p->data_fingerprint, DIGEST_HEX, "%s", data_fp);
-    if ((p->model = mem_strdup(model)) == NULL)
-        return RC_OS;
+    TRY(resolve_model(p, model));
     TRY(fingerprint(p, p->fingerprint));
     if (strcmp(fp, p->fingerprint) != 0)
         return err_set(RC_DATA, "settings were changed by hand: their fingerprint does not match");
@@ -526,37 +540,30 @@ plan_free(struct plan *p)
 /* --- fingerprint of a checkpoint --- */
 
 static int
-add_pieces(struct digest *d, const char *path, uint64_t header)
+add_piece(struct digest *d, const struct member *m, uint64_t at, size_t bytes, const char *path)
 {
     static char piece[PIECE_BYTES];
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC), rc = RC_OK;
+    size_t n = m->bytes - at < bytes ? (size_t)(m->bytes - at) : bytes;
 
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        rc = err_set(RC_IO, "%s: cannot open: %s", path, strerror(errno));
-        goto out;
-    }
-    digest_add(d, &st.st_size, sizeof(st.st_size));
-    for (off_t at = 0; at < (off_t)header && rc == RC_OK;) {
-        ssize_t n = pread(fd, piece, sizeof(piece), at);
+    if (pread(m->fd, piece, n, (off_t)(m->at + at)) != (ssize_t)n)
+        return err_set(RC_IO, "%s: cannot read: %s", path, strerror(errno));
+    digest_add(d, piece, n);
+    return RC_OK;
+}
 
-        if (n <= 0)
-            rc = err_set(RC_IO, "%s: cannot read: %s", path, strerror(errno));
-        else
-            digest_add(d, piece, (size_t)(n < (off_t)header - at ? n : (off_t)header - at));
-        at += n;
-    }
-    for (int i = 0; i < PIECES && rc == RC_OK; i++) {
-        ssize_t n = pread(fd, piece, sizeof(piece), st.st_size / PIECES * i);
+static int
+add_pieces(struct digest *d, const char *path, uint64_t header)
+{
+    struct member m;
+    int rc = RC_OK;
 
-        if (n < 0)
-            rc = err_set(RC_IO, "%s: cannot read: %s", path, strerror(errno));
-        else
-            digest_add(d, piece, (size_t)n);
-    }
-out:
-    if (fd >= 0)
-        (void)close(fd);
+    TRY(member_open(&m, path));
+    digest_add(d, &m.bytes, sizeof(m.bytes));
+    for (uint64_t at = 0; at < header && rc == RC_OK; at += PIECE_BYTES)
+        rc = add_piece(d, &m, at, header - at < PIECE_BYTES ? (size_t)(header - at) : PIECE_BYTES, path);
+    for (uint64_t i = 0; i < PIECES && rc == RC_OK; i++)
+        rc = add_piece(d, &m, m.bytes / PIECES * i, PIECE_BYTES, path);
+    (void)close(m.fd);
     return rc;
 }
 

@@ -59,7 +59,7 @@ struct block {
 
 struct plan {
     char           *dir;
-    char           *model;      /* absolute path */
+    char           *model;      /* absolute path; in plan.json as links.h has it */
     char            fingerprint[DIGEST_HEX];
     char            model_fingerprint[DIGEST_HEX], data_fingerprint[DIGEST_HEX];
     enum sequential sequential;

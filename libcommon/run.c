@@ -2,6 +2,8 @@
 #include "run.h"
 
 #include "../kernels/reduce.h"
+
+#include "links.h"
 #include "mem.h"
 #include "msg.h"
 #include "source.h"
@@ -76,6 +78,7 @@ open_model(struct run *run)
     if (strcmp(fp, run->plan.model_fingerprint) != 0)
         return err_set(RC_DATA, "%s: not the model that the work directory %s was made from", run->plan.model,
             run->plan.dir);
+    TRY(links_check(&run->plan, &run->model));
     TRY(source_arch(&run->arch, &run->model));
     run->dt = run->arch.dtype == DT_BF16 ? DT_BF16 : DT_F32;
     return RC_OK;

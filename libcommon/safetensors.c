@@ -4,6 +4,7 @@
 #include "file.h"
 #include "json.h"
 #include "mem.h"
+#include "member.h"
 #include "sthead.h"
 
 #include <errno.h>
@@ -99,38 +100,42 @@ bind_data(struct st_file *st, const char *base)
         st->tensors[i].data = base != NULL ? base + (uintptr_t)st->tensors[i].data : NULL;
 }
 
+/* A map begins at a page, a member of a tar anywhere. */
 static int
-open_fd(struct st_file *st, int fd, bool map)
+map_file(struct st_file *st, const struct member *m)
+{
+    uint64_t before = m->at % (uint64_t)sysconf(_SC_PAGESIZE);
+
+    st->map_bytes = m->bytes + before;
+    st->map = mmap(NULL, st->map_bytes, PROT_READ, MAP_SHARED, m->fd, (off_t)(m->at - before));
+    st->mapped = st->map != MAP_FAILED;
+    if (!st->mapped)
+        return err_set(RC_OS, "%s: cannot map: %s", st->path, strerror(errno));
+    bind_data(st, (char *)st->map + before + st->header_bytes);
+    return RC_OK;
+}
+
+static int
+open_member(struct st_file *st, const struct member *m, bool map)
 {
     char *text = NULL;
-    struct stat sb;
-    uint64_t n, file_bytes;
+    uint64_t n, file_bytes = m->bytes;
     int rc;
 
-    if (fstat(fd, &sb) != 0)
-        return err_set(RC_IO, "%s: cannot stat: %s", st->path, strerror(errno));
-    if (!S_ISREG(sb.st_mode))
-        return err_set(RC_DATA, "%s: not a regular file", st->path);
-    file_bytes = (uint64_t)sb.st_size;
     if (file_bytes < 8)
         return err_set(RC_DATA, "%s: %llu bytes are too short for a safetensors file", st->path,
             (unsigned long long)file_bytes);
-    if ((rc = read_header(st, fd, file_bytes, &text, &n)) == RC_OK)
+    if ((rc = read_header(st, m->fd, file_bytes, &text, &n)) == RC_OK)
         rc = sthead_parse(st, text, n);
     if (rc == RC_OK && st->data_bytes != file_bytes - st->header_bytes)
         rc = err_set(RC_DATA, "%s: tensors end at byte %llu of data, file has %llu", st->path,
             (unsigned long long)st->data_bytes, (unsigned long long)(file_bytes - st->header_bytes));
     if (rc == RC_OK)
         rc = sort_names(st);
-    if (rc == RC_OK && map) {
-        st->map = mmap(NULL, file_bytes, PROT_READ, MAP_SHARED, fd, 0);
-        st->mapped = st->map != MAP_FAILED;
-        st->map_bytes = file_bytes;
-        if (!st->mapped)
-            rc = err_set(RC_OS, "%s: cannot map: %s", st->path, strerror(errno));
-    }
-    if (rc == RC_OK)
-        bind_data(st, map ? (char *)st->map + st->header_bytes : NULL);
+    if (rc == RC_OK && map)
+        rc = map_file(st, m);
+    else if (rc == RC_OK)
+        bind_data(st, NULL);
     mem_free(text);
     return rc == RC_RETRY ? RC_DATA : rc;
 }
@@ -138,16 +143,18 @@ open_fd(struct st_file *st, int fd, bool map)
 static int
 open_path(struct st_file *st, const char *path, bool map)
 {
-    int rc, fd;
+    struct member m;
+    struct stat sb;
+    int rc;
 
     *st = (struct st_file){ 0 };
     if ((st->path = mem_strdup(path)) == NULL)
         return RC_OS;
-    if ((fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0) {
-        rc = err_set(errno == ENOENT ? RC_NOINPUT : RC_IO, "%s: cannot open: %s", path, strerror(errno));
-    } else {
-        rc = open_fd(st, fd, map);
-        (void)close(fd);
+    if (stat(path, &sb) == 0 && !S_ISREG(sb.st_mode)) { /* a fifo would wait for somebody to write */
+        rc = err_set(RC_DATA, "%s: not a regular file", path);
+    } else if ((rc = member_open(&m, path)) == RC_OK) {
+        rc = open_member(st, &m, map);
+        (void)close(m.fd);
     }
     if (rc != RC_OK)
         st_close(st);

@@ -4,6 +4,7 @@
 #include "assign.h"
 #include "check.h"
 #include "file.h"
+#include "links.h"
 #include "mem.h"
 #include "msg.h"
 #include "opt.h"
@@ -292,6 +293,8 @@ compare(const struct shard *s, const struct shard_opts *o, bool *exists)
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && rc == RC_OK; i++)
         if (differ(json_object_get(old.json, keys[i].key), json_object_get(s->plan.json, keys[i].key)))
             rc = err_set(RC_DATA, "%s: was made with another %s", s->plan.dir, keys[i].what);
+    if (rc == RC_OK && strcmp(old.model, s->plan.model) == 0)
+        rc = links_check(&old, &s->model);
     if (rc == RC_OK && o->replan && old.ranks != s->plan.ranks)
         rc = replan_plan(&old, s->plan.ranks);
     else if (rc == RC_OK && old.ranks != s->plan.ranks)
@@ -301,29 +304,19 @@ compare(const struct shard *s, const struct shard_opts *o, bool *exists)
     return rc;
 }
 
-/* weights/TASK: a link to the shard that holds the module's weight. An earlier, unfinished plan's links are replaced.
- * */
+/* An earlier, unfinished plan's links are replaced. */
 static int
-link_weights(struct shard *s)
+write_plan(struct shard *s)
 {
-    char path[PATH_MAX], name[ARCH_NAME_MAX + 16], module[ARCH_NAME_MAX], target[PATH_MAX];
-    struct linear first;
+    char model[PATH_MAX];
 
-    for (int i = 0; i < s->plan.task_count; i++) {
-        const struct task *t = &s->plan.tasks[i];
-
-        arch_linear(&s->arch, s->plan.steps[t->step].layer, 0, &first);
-        if (plan_task_cache(t)) /* has no weight of its own: that of its first projection stands for it */
-            arch_module(&s->arch, s->plan.steps[t->step].layer, &first, module);
-        (void)snprintf(name, sizeof(name), "%s.weight", plan_task_cache(t) ? module : t->module);
-        TRY(plan_task_path(&s->plan, t, path));
-        if (realpath(model_shard_path(&s->model, name), target) == NULL)
-            return err_set(RC_NOINPUT, "%s: %s", model_shard_path(&s->model, name), strerror(errno));
-        (void)unlink(path);
-        if (symlink(target, path) != 0)
-            return err_set(RC_CANTCREATE, "%s: cannot link: %s", path, strerror(errno));
-    }
-    return RC_OK;
+    TRY(links_make(&s->plan, &s->arch, &s->model));
+    TRY(links_path(s->plan.dir, s->plan.model, model));
+    if (json_object_set_new(s->plan.json, "model", json_string(model)) != 0)
+        return err_set(RC_OS, "cannot build plan.json");
+    TRY(links_stamp(&s->plan, &s->model));
+    TRY(stop_check());
+    return plan_write(&s->plan);
 }
 
 int
@@ -372,7 +365,7 @@ shard_write(struct shard *s, const struct shard_opts *o)
         goto out;
     if ((rc = make_json(s, o)) != RC_OK || (rc = compare(s, o, &exists)) != RC_OK)
         goto out;
-    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && exists; i++)
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
         if (plan_path(&s->plan, path, "%s", dirs[i]) == RC_OK)
             file_collect(path);
     if (exists)
@@ -380,9 +373,8 @@ shard_write(struct shard *s, const struct shard_opts *o)
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && rc == RC_OK; i++)
         if ((rc = plan_path(&s->plan, path, "%s", dirs[i])) == RC_OK)
             rc = file_mkdir(path);
-    if (rc == RC_OK && (rc = samples_write(&samples, &s->plan)) == RC_OK && (rc = link_weights(s)) == RC_OK &&
-        (rc = stop_check()) == RC_OK)
-        rc = plan_write(&s->plan);
+    if (rc == RC_OK && (rc = samples_write(&samples, &s->plan)) == RC_OK)
+        rc = write_plan(s);
 out:
     samples_free(&samples);
     return rc;

@@ -3,6 +3,7 @@
 
 #include "file.h"
 #include "mem.h"
+#include "member.h"
 #include "msg.h"
 #include "tok_bpe.h"
 #include "tok_regex.h"
@@ -294,7 +295,7 @@ tell_other_format(const char *dir)
 
     if (path == NULL)
         return RC_OS;
-    if (access(path, F_OK) == 0)
+    if (member_exists(path))
         (void)err_set(RC_NOINPUT, "%s: has tokenizer.model, but no tokenizer.json, which transformers makes of it",
             dir);
     mem_free(path);

@@ -10,7 +10,7 @@ shard="llmc-shard -m $demo $opts"
 ok 'a plan is made' "$shard -C good"
 ok 'a link stands for each module' '
     [ "$(find good/weights -type l | wc -l)" -eq 28 ]
-    for l in good/weights/*; do [ "$(readlink "$l")" = "$(realpath "$demo/model.safetensors")" ] || exit 1; done
+    for l in good/weights/*; do [ "$(readlink -f "$l")" = "$(realpath "$demo/model.safetensors")" ] || exit 1; done
 '
 ok 'made again it is left alone' "
     find good -printf '%p %i %T@ %l\n' | sort >before
@@ -129,6 +129,13 @@ for s in 'calib' 'hessian' 'gptq' 'pack -o out'; do
     fails 65 "llmc-$s refuses it then" "llmc-$s -C m >x 2>err"
     ok '  ... and says why' 'oneline err && grep -q "moved: not the model" err && [ ! -e out ]'
 done
+model moved
+ok 'it is as it was, but written anew' 'cmp moved/model.safetensors "$demo/model.safetensors"'
+for s in 'calib' 'hessian' 'gptq' 'pack -o out' "shard -m moved $opts"; do
+    fails 65 "llmc-${s%% *} refuses that, too" "llmc-$s -C m >x 2>err"
+    ok '  ... and says why' 'oneline err && grep -q "moved/model.safetensors: changed since .* llmc-shard --relink" err'
+done
+ok 'until it is told that it is the same' 'llmc-shard -C m --relink && llmc-shard -m moved $opts -C m && llmc-gptq -C m --dry-run </dev/null >x'
 rm -r moved
 fails 66 'a model that is gone' 'llmc-gptq -C m </dev/null 2>err'
 ok '  ... is named' 'oneline err && grep -q "/moved" err'
@@ -151,6 +158,8 @@ damaged() { # name pattern script
 
 damaged 'a setting is changed' 'plan.json: .*fingerprint' \
     "sed 's/\"block_tokens\": 96/\"block_tokens\": 95/' good/plan.json >w/plan.json"
+damaged 'the algorithm is another version' 'plan.json: algorithm version 1 made this work directory, this program is' \
+    "sed 's/\"algorithm\": [0-9]*/\"algorithm\": 1/' good/plan.json >w/plan.json"
 damaged 'plan.json is cut' 'plan.json: ' 'head -c 300 good/plan.json >w/plan.json'
 damaged 'plan.json is empty' 'plan.json: ' ': >w/plan.json'
 damaged 'tasks.tsv is cut' 'tasks.tsv: ' 'head -c 1000 good/tasks.tsv >w/tasks.tsv'

@@ -1,5 +1,6 @@
 /* llmc-shard - plan a compression: tokens, steps, tasks, ranks */
 #include "../libcommon/file.h"
+#include "../libcommon/links.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/predict.h"
@@ -27,7 +28,7 @@ static struct {
     struct opt_list chat;
     const char *ranks;
     int         list[RANKS_LIST_MAX], list_count;
-    bool        plan_only, quiet;
+    bool        plan_only, relink, quiet;
 } cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1,
     .expert_tokens = 256 }, .dir = ".", .experts = "all",
     .algo = "gptq", .sequential = "input", .special = "once", .compat = "0.14" };
@@ -57,6 +58,7 @@ static const struct opt options[] = {
     OPT_INT(0, "block-tokens", &cfg.o.block_tokens, 1, 1 << 24, "n", "tokens that are summed together"),
     OPT_STR(0, "ranks", &cfg.ranks, "n", "ranks that will share the work (default: 1); with --plan also 1,2,4"),
     OPT_FLAG(0, "replan", &cfg.o.replan, "give what is not done of an existing plan to so many ranks"),
+    OPT_FLAG(0, "relink", &cfg.relink, "after work directory or model have moved: find the model again, there or at -m"),
     OPT_FLAG(0, "plan", &cfg.plan_only, "print what each module gets and what it costs, and write nothing"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
     OPT_END
@@ -164,6 +166,11 @@ main(int argc, char *argv[])
     cfg.o.config = cfg.plan_only;
     if (cfg.o.min_length > cfg.o.length)
         die(RC_USAGE, "--min-length is more than -l");
+    if (cfg.relink) {
+        if ((rc = links_again(cfg.dir, cfg.o.model)) != RC_OK)
+            msg_error(NULL, "%s", err_text());
+        return msg_close_stdout(rc);
+    }
     if (cfg.o.model == NULL && cfg.o.replan && !cfg.plan_only) {
         if ((rc = replan(cfg.dir, cfg.o.ranks)) != RC_OK)
             msg_error(NULL, "%s", err_text());

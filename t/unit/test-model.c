@@ -87,7 +87,7 @@ test_config(void **state)
     (void)state;
     refuses("nowhere", RC_NOINPUT, "nowhere: cannot open directory: No such file");
     unit_text("file", "x");
-    refuses("file", RC_NOINPUT, "file: cannot open directory: Not a directory");
+    refuses("file", RC_DATA, "file: neither a directory nor a tar");
     assert_int_equal(mkdir("cfg", 0777), 0);
     SHARD("cfg/model.safetensors", "a");
     for (size_t i = 0; i < COUNT(configs); i++) {
