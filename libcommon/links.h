@@ -1,9 +1,9 @@
 /* links - how a work directory refers to the model that it was made from
  *
  * weights/TASK of a task that is not done is a symbolic link to the file of the source that holds the module's weight
- * (of a model in a tar, the tar), and plan.json names the model. Both are relative to where they lie when work directory
- * and model share a directory other than the root, so that they can move together; else absolute. Programs read the
- * model by plan.json; the links are for people, and their being links means that the task is not done.
+ * (of a model in a tar, the tar), and plan.json names the model. Both are relative to where they lie when work
+ * directory and model share a directory other than the root, so that they can move together; else absolute. Programs
+ * read the model by plan.json; the links are for people, and their being links means that the task is not done.
  */
 #ifndef LLMC_LINKS_H
 #define LLMC_LINKS_H

@@ -58,7 +58,7 @@ static const struct opt options[] = {
     OPT_INT(0, "block-tokens", &cfg.o.block_tokens, 1, 1 << 24, "n", "tokens that are summed together"),
     OPT_STR(0, "ranks", &cfg.ranks, "n", "ranks that will share the work (default: 1); with --plan also 1,2,4"),
     OPT_FLAG(0, "replan", &cfg.o.replan, "give what is not done of an existing plan to so many ranks"),
-    OPT_FLAG(0, "relink", &cfg.relink, "after work directory or model have moved: find the model again, there or at -m"),
+    OPT_FLAG(0, "relink", &cfg.relink, "work directory or model have moved: find the model, at -m or where it was"),
     OPT_FLAG(0, "plan", &cfg.plan_only, "print what each module gets and what it costs, and write nothing"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
     OPT_END
