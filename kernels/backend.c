@@ -40,10 +40,13 @@ backend_fill(struct backend *full)
     FALL_BACK(round_act);
     FALL_BACK(range);
     FALL_BACK(syrk);
+    FALL_BACK(cross);
     FALL_BACK(colsq);
     FALL_BACK(scales);
     FALL_BACK(factor);
     FALL_BACK(gptq);
+    FALL_BACK(correction);
+    FALL_BACK(correct);
 }
 
 /* --- cuda --- */

@@ -44,6 +44,9 @@ struct attn_args {
 /* Rows of one exact product in a Hessian: the largest error-free unit of summation (libcommon/hess.h). */
 enum { HESS_CHUNK = 1024 };
 
+/* A module may be cut into rows at multiples of this for correct(). */
+enum { CORRECT_ROWS = 64 };
+
 enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU };
 
 /* Families differ in when x / rms(x) is rounded: T(T(x / rms) w), T(x / rms (1 + w)), T(x / rms w). */
@@ -56,7 +59,8 @@ struct gptq_job {
     const struct qspec *spec;
     int            rows, cols;
     int            row0;         /* the module's row of w's first one */
-    const float   *w;            /* [rows, cols] original values, exact from spec->t */
+    const float   *w;            /* [rows, cols] values to round; exact from spec->t unless they were corrected */
+    const float   *target;       /* [rows, cols] what losses are against; NULL: w */
     const float   *scale;        /* [q_scale_rows, q_scale_cols] of the module, as stored (v10: before that) */
     const int8_t  *zero;         /* as scale, or NULL when symmetric */
     float          global_scale; /* of tensor-group schemes, else 1 */
@@ -67,7 +71,7 @@ struct gptq_job {
     bool           keep_zeros;   /* v10: weights that are 0 (up to Q_ZERO) take no part of other columns' errors */
     bool           want_rtn;     /* rtn_loss is wanted; it takes as long again */
     uint8_t       *codes;        /* out [rows, cols], natural order, one code a byte: see quant.h */
-    double         loss;         /* out: sum of e^2 / 2, e_p = (w~_p - q_p) L_pp, in units of H as factored */
+    double         loss;         /* out: sum of e^2 / 2, e_p = sum_{q >= p} d_q L_qp, d = target - q, in units of H */
     double         rtn_loss;     /* out: the same for plain rounding with these scales; 0 if not wanted */
 };
 
@@ -130,6 +134,9 @@ struct backend {
     /* acc, packed lower [n (n + 1) / 2] f64, row by row: += the products X'X of chunks of HESS_CHUNK rows, each
      * rounded to the grid 2^(e[i] + e[j]) (libcommon/hess.h) so that the additions are exact. x is BF16 or F32. */
     int  (*syrk)(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);
+    /* acc [n, n] f64: += the products X_f'X of the same chunks, entry (i, j) rounded to the grid 2^(ef[i] + e[j]) */
+    int  (*cross)(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
+        const int16_t *ef, const int16_t *e);
     /* diag[n] f32: sum of squares of the columns of the first chunk, by which the grid is chosen */
     int  (*colsq)(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
 
@@ -143,6 +150,11 @@ struct backend {
     int  (*factor)(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp,
         int n);
     int  (*gptq)(struct dev *dev, struct gptq_job *job); /* RC_OS, RC_NUMERIC: a result is not finite */
+    /* M = s (C - H) (L L')^-1, [n, n] f32; c [n, n], h packed lower, f64; l from factor() of H in the natural order */
+    int  (*correction)(struct dev *dev, float *m, const double *c, const double *h, double s, const float *l, int n);
+    /* y = w + w M; w, y [rows, n], not the same. Rows are tiled from the first one: cutting a module at multiples of
+     * CORRECT_ROWS changes no byte. */
+    int  (*correct)(struct dev *dev, float *y, const float *w, const float *m, int rows, int n);
 };
 
 /* NULL name: the best available on this machine. RC_UNAVAILABLE names what there is. */

@@ -78,13 +78,13 @@ meta_is(const struct st_file *st, const char *key, const char *want)
 static int
 give_grid(struct comm *c, int step, enum point point, const struct hess *h)
 {
-    struct tensor t = tensor_1d("grid", DT_I16, h->n, h->grid);
+    struct tensor t = tensor_1d("grid", DT_I16, (int64_t)hess_exponents(h), h->grid);
     char path[PATH_MAX], hex[DIGEST_HEX];
     struct st_meta meta[] = { { "plan", c->run->plan.fingerprint }, { "digest", hex } };
 
     TRY(make_dir(c, step));
     TRY(grid_path(c, step, point, path));
-    TRY(digest_mem(h->grid, (size_t)h->n * sizeof(*h->grid), hex));
+    TRY(digest_mem(h->grid, hess_exponents(h) * sizeof(*h->grid), hex));
     return st_publish_quick(path, &t, 1, meta, 2);
 }
 
@@ -100,7 +100,7 @@ take_grid(struct comm *c, int step, enum point point, struct hess *h, bool *done
     if (access(path, R_OK) != 0 || st_open(&st, path) != RC_OK)
         return RC_OK;
     t = st_find(&st, "grid");
-    if (t != NULL && t->dtype == DT_I16 && t->ndim == 1 && t->shape[0] == h->n &&
+    if (t != NULL && t->dtype == DT_I16 && t->ndim == 1 && t->shape[0] == (int64_t)hess_exponents(h) &&
         meta_is(&st, "plan", c->run->plan.fingerprint) && (rc = digest_mem(t->data, t->bytes, hex)) == RC_OK &&
         meta_is(&st, "digest", hex)) {
         memcpy(h->grid, t->data, t->bytes);
@@ -125,7 +125,7 @@ digest_of(const struct hess *h, char hex[DIGEST_HEX])
     digest_init(&d);
     digest_add(&d, head, bytes);
     if (h->sum != NULL)
-        digest_add(&d, h->sum, hess_entries(h->n) * sizeof(*h->sum));
+        digest_add(&d, h->sum, hess_count(h) * sizeof(*h->sum));
     mem_free(head);
     return digest_hex(&d, hex);
 }

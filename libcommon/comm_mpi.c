@@ -127,15 +127,15 @@ mpi_give_grid(struct comm *c, int step, enum point point, const struct hess *h)
         return RC_OS;
     g->next = o->grids;
     o->grids = g;
-    g->data = mem_alloc((size_t)h->n, sizeof(*g->data));
+    g->data = mem_alloc(hess_exponents(h), sizeof(*g->data));
     g->requests = mem_alloc((size_t)c->ranks, sizeof(MPI_Request));
     if (g->data == NULL || g->requests == NULL)
         return RC_OS;
-    memcpy(g->data, h->grid, (size_t)h->n * sizeof(*g->data));
+    memcpy(g->data, h->grid, hess_exponents(h) * sizeof(*g->data));
     for (int r = 0; r < c->ranks; r++) {
         g->requests[r] = MPI_REQUEST_NULL;
         if (r != c->rank)
-            MPI_TRY(MPI_Isend(g->data, h->n, MPI_INT16_T, r, mpi_tag(TAG_GRID, point), MPI_COMM_WORLD,
+            MPI_TRY(MPI_Isend(g->data, (int)hess_exponents(h), MPI_INT16_T, r, mpi_tag(TAG_GRID, point), MPI_COMM_WORLD,
                 &g->requests[r]));
     }
     return RC_OK;
@@ -149,8 +149,8 @@ mpi_take_grid(struct comm *c, int step, enum point point, struct hess *h, bool *
 
     (void)step;
     if (!o->asked[point]) {
-        MPI_TRY(MPI_Irecv(h->grid, h->n, MPI_INT16_T, c->run->plan.blocks[0].rank, mpi_tag(TAG_GRID, point),
-            MPI_COMM_WORLD, &o->grid_in[point]));
+        MPI_TRY(MPI_Irecv(h->grid, (int)hess_exponents(h), MPI_INT16_T, c->run->plan.blocks[0].rank,
+            mpi_tag(TAG_GRID, point), MPI_COMM_WORLD, &o->grid_in[point]));
         o->asked[point] = true;
     }
     MPI_TRY(MPI_Test(&o->grid_in[point], &flag, MPI_STATUS_IGNORE));
@@ -241,7 +241,7 @@ mpi_heads_free(struct mpi_heads *h)
 static struct slice
 slice_of(const struct comm *c, const struct comm_sum *s, int rank)
 {
-    size_t n = s->h->sum != NULL ? hess_entries(s->h->n) : 0, ranks = (size_t)c->ranks, r = (size_t)rank;
+    size_t n = hess_count(s->h), ranks = (size_t)c->ranks, r = (size_t)rank;
     struct slice l = { n / ranks * r + (r < n % ranks ? r : n % ranks), n / ranks + (r < n % ranks) };
 
     return l;

@@ -85,7 +85,7 @@ start(struct comm *c, struct comm_sum *s)
 
     if ((s->own = m = mem_zalloc(1, sizeof(*m))) == NULL)
         return RC_OS;
-    m->r = (struct reduce_sum){ .data = s->h->sum, .count = s->h->sum != NULL ? hess_entries(s->h->n) : 0,
+    m->r = (struct reduce_sum){ .data = s->h->sum, .count = hess_count(s->h),
         .gives = c->gives[c->rank], .root = root(c, s) };
     if (m->r.root == REDUCE_NOBODY)
         m->r.count = 0;

@@ -36,6 +36,42 @@ hess_init(struct hess *h, int n, bool sum, int ranges)
     return RC_OS;
 }
 
+/* Of a sum, there or not. */
+static size_t
+sum_entries(const struct hess *h)
+{
+    size_t n = (size_t)h->n;
+
+    return hess_entries(h->n) + (h->pairs ? n * n + n : 0);
+}
+
+size_t
+hess_count(const struct hess *h)
+{
+    return h->sum == NULL ? 0 : sum_entries(h);
+}
+
+size_t
+hess_exponents(const struct hess *h)
+{
+    return (size_t)h->n * (h->pairs ? 2 : 1);
+}
+
+int
+hess_pairs(struct hess *h)
+{
+    bool sum = h->sum != NULL;
+
+    h->pairs = true;
+    mem_free(h->grid);
+    h->grid = mem_zalloc(hess_exponents(h), sizeof(*h->grid));
+    if (sum) {
+        mem_free(h->sum);
+        h->sum = mem_zalloc(sum_entries(h), sizeof(*h->sum));
+    }
+    return h->grid != NULL && (!sum || h->sum != NULL) ? RC_OK : RC_OS;
+}
+
 void
 hess_free(struct hess *h)
 {
@@ -52,35 +88,74 @@ hess_diag(const struct hess *h, int i)
     return h->sum[hess_entries(i) + (size_t)i];
 }
 
-int
-hess_choose_grid(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows)
+const double *
+hess_cross(const struct hess *h)
 {
-    float *diag = mem_alloc((size_t)h->n, sizeof(*diag)), max = 0;
+    return h->sum + hess_entries(h->n);
+}
+
+/* Sums of squares of the original's inputs. */
+static double *
+squares(const struct hess *h)
+{
+    return h->sum + hess_entries(h->n) + (size_t)h->n * (size_t)h->n;
+}
+
+double
+hess_distance(const struct hess *h)
+{
+    double d = 0, f = 0;
+
+    for (int i = 0; i < h->n; i++) {
+        f += squares(h)[i];
+        d += squares(h)[i] - 2 * hess_cross(h)[(size_t)i * ((size_t)h->n + 1)] + hess_diag(h, i);
+    }
+    return f > 0 && d > 0 ? d / f : 0; /* squares are f32 sums: about 1e-6 off */
+}
+
+static int
+choose(int16_t *grid, int n, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows)
+{
+    float *diag = mem_alloc((size_t)n, sizeof(*diag)), max = 0;
     int rc;
 
     if (diag == NULL)
         return RC_OS;
-    if ((rc = bk->colsq(dev, diag, x, dt, rows, h->n)) != RC_OK)
+    if ((rc = bk->colsq(dev, diag, x, dt, rows, n)) != RC_OK)
         goto out;
-    for (int i = 0; i < h->n; i++) {
+    for (int i = 0; i < n; i++) {
         if (!isfinite(diag[i])) {
             rc = err_set(RC_NUMERIC, "input channel %d is not finite", i);
             goto out;
         }
         max = diag[i] > max ? diag[i] : max;
     }
-    for (int i = 0; i < h->n; i++) {
+    for (int i = 0; i < n; i++) {
         float s = diag[i] > ldexpf(max, -GRID_QUIET) ? diag[i] : ldexpf(max, -GRID_QUIET);
         int k = 0;
 
         (void)frexpf(s, &k); /* s < 2^k */
         k = (k + (k & 1)) / 2 - GRID_BITS / 2;
-        h->grid[i] = (int16_t)(k < -GRID_EXP_MAX ? -GRID_EXP_MAX : k > GRID_EXP_MAX ? GRID_EXP_MAX : k);
+        grid[i] = (int16_t)(k < -GRID_EXP_MAX ? -GRID_EXP_MAX : k > GRID_EXP_MAX ? GRID_EXP_MAX : k);
     }
-    h->has_grid = true;
 out:
     mem_free(diag);
     return rc;
+}
+
+int
+hess_choose_grid(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows)
+{
+    TRY(choose(h->grid, h->n, bk, dev, x, dt, rows));
+    h->has_grid = true;
+    return RC_OK;
+}
+
+int
+hess_choose_cross_grid(struct hess *h, const struct backend *bk, struct dev *dev, const void *xf, enum dtype dt,
+    int rows)
+{
+    return choose(h->grid + h->n, h->n, bk, dev, xf, dt, rows);
 }
 
 int
@@ -96,6 +171,36 @@ hess_add(struct hess *h, const struct backend *bk, struct dev *dev, const void *
     if (h->range != NULL)
         TRY(bk->range(dev, h->range, x, dt, rows, h->n, 1));
     return h->sum != NULL ? bk->syrk(dev, h->sum, x, dt, rows, h->n, h->grid) : RC_OK;
+}
+
+/* To multiples of 2^e, half to even; exact for values already on it. */
+static double
+on_grid(double v, int e)
+{
+    return ldexp(rint(ldexp(v, -e)), e);
+}
+
+int
+hess_add_cross(struct hess *h, const struct backend *bk, struct dev *dev, const void *xf, const void *x,
+    enum dtype dt, int rows)
+{
+    const int16_t *ef = h->grid + h->n;
+    size_t row = (size_t)h->n * dtype_size(dt);
+    float *sq;
+    int rc = RC_OK;
+
+    if (rows == 0)
+        return RC_OK;
+    if ((sq = mem_alloc((size_t)h->n, sizeof(*sq))) == NULL)
+        return RC_OS;
+    for (int r = 0; r < rows && rc == RC_OK; r += HESS_CHUNK) {
+        if ((rc = bk->colsq(dev, sq, (const char *)xf + (size_t)r * row, dt, rows - r, h->n)) != RC_OK)
+            break;
+        for (int i = 0; i < h->n; i++)
+            squares(h)[i] += on_grid((double)sq[i], 2 * ef[i]);
+    }
+    mem_free(sq);
+    return rc == RC_OK ? bk->cross(dev, h->sum + hess_entries(h->n), xf, x, dt, rows, h->n, ef, h->grid) : rc;
 }
 
 static void
@@ -126,6 +231,10 @@ hess_check(const struct hess *h)
             return err_set(RC_NUMERIC, "Hessian channel %d is %g, beyond its grid's limit of %g", i, d,
                 ldexp(1.0, GRID_LIMIT + 2 * h->grid[i]));
     }
+    for (int i = 0; h->sum != NULL && h->pairs && i < h->n; i++)
+        if (!(squares(h)[i] < ldexp(1.0, GRID_LIMIT + 2 * h->grid[h->n + i])))
+            return err_set(RC_NUMERIC, "channel %d of the original's inputs is %g, beyond its grid's limit of %g", i,
+                squares(h)[i], ldexp(1.0, GRID_LIMIT + 2 * h->grid[h->n + i]));
     return RC_OK;
 }
 
@@ -138,7 +247,8 @@ struct head { /* then ranges, then exponents; the whole a multiple of 8 bytes */
 size_t
 hess_head_bytes(const struct hess *h)
 {
-    size_t bytes = sizeof(struct head) + 2 * (size_t)h->ranges * sizeof(*h->range) + (size_t)h->n * sizeof(*h->grid);
+    size_t bytes = sizeof(struct head) + 2 * (size_t)h->ranges * sizeof(*h->range) +
+        hess_exponents(h) * sizeof(*h->grid);
 
     return (bytes + 7) / 8 * 8;
 }
@@ -155,7 +265,7 @@ hess_head_write(const struct hess *h, void *out)
     if (h->range != NULL)
         memcpy(to, h->range, 2 * (size_t)h->ranges * sizeof(*h->range));
     to += 2 * (size_t)h->ranges * sizeof(*h->range);
-    memcpy(to, h->grid, (size_t)h->n * sizeof(*h->grid));
+    memcpy(to, h->grid, hess_exponents(h) * sizeof(*h->grid));
 }
 
 int
@@ -168,7 +278,7 @@ hess_head_merge(struct hess *dst, const void *from, size_t bytes)
         memcpy(&head, from, sizeof(head));
     if (head.n != dst->n || head.ranges != dst->ranges)
         return err_set(RC_DATA, "Hessians of %d and %lld channels cannot be merged", dst->n, (long long)head.n);
-    if (memcmp(range + 2 * dst->ranges, dst->grid, (size_t)dst->n * sizeof(*dst->grid)) != 0)
+    if (memcmp(range + 2 * dst->ranges, dst->grid, hess_exponents(dst) * sizeof(*dst->grid)) != 0)
         return err_set(RC_DATA, "Hessians of one input have different grids");
     if (dst->range != NULL)
         raise_to(dst->range, range, (size_t)dst->ranges);
@@ -177,34 +287,42 @@ hess_head_merge(struct hess *dst, const void *from, size_t bytes)
     return RC_OK;
 }
 
-/* To multiples of 2^e, half to even; exact for values already on it. */
-static double
-on_grid(double v, int e)
+/* H and C of dst and src on the coarser grid g. */
+static void
+merge_coarser(struct hess *dst, const struct hess *src, const int16_t *g)
 {
-    return ldexp(rint(ldexp(v, -e)), e);
+    const int16_t *gf = g + dst->n;
+    size_t at = 0;
+
+    for (int i = 0; i < dst->n; i++)
+        for (int j = 0; j <= i; j++, at++)
+            dst->sum[at] = on_grid(dst->sum[at], g[i] + g[j]) + on_grid(src->sum[at], g[i] + g[j]);
+    for (int i = 0; dst->pairs && i < dst->n; i++)
+        for (int j = 0; j < dst->n; j++, at++)
+            dst->sum[at] = on_grid(dst->sum[at], gf[i] + g[j]) + on_grid(src->sum[at], gf[i] + g[j]);
+    for (int i = 0; dst->pairs && i < dst->n; i++, at++)
+        dst->sum[at] = on_grid(dst->sum[at], 2 * gf[i]) + on_grid(src->sum[at], 2 * gf[i]);
 }
 
 static int
 merge_sums(struct hess *dst, const struct hess *src)
 {
-    bool same = memcmp(dst->grid, src->grid, (size_t)dst->n * sizeof(*dst->grid)) == 0;
-    size_t at = 0;
+    size_t count = hess_exponents(dst);
+    bool same = memcmp(dst->grid, src->grid, count * sizeof(*dst->grid)) == 0;
 
     if (!dst->has_grid || same) {
-        for (size_t i = 0; i < hess_entries(dst->n); i++)
+        for (size_t i = 0; i < hess_count(dst); i++)
             dst->sum[i] += src->sum[i];
-        memcpy(dst->grid, src->grid, (size_t)dst->n * sizeof(*dst->grid));
+        memcpy(dst->grid, src->grid, count * sizeof(*dst->grid));
         dst->has_grid = dst->has_grid || src->has_grid;
     } else {
-        int16_t *g = mem_alloc((size_t)dst->n, sizeof(*g));
+        int16_t *g = mem_alloc(count, sizeof(*g));
 
         if (g == NULL)
             return RC_OS;
-        for (int i = 0; i < dst->n; i++)
+        for (size_t i = 0; i < count; i++)
             g[i] = dst->grid[i] > src->grid[i] ? dst->grid[i] : src->grid[i];
-        for (int i = 0; i < dst->n; i++)
-            for (int j = 0; j <= i; j++, at++)
-                dst->sum[at] = on_grid(dst->sum[at], g[i] + g[j]) + on_grid(src->sum[at], g[i] + g[j]);
+        merge_coarser(dst, src, g);
         mem_free(dst->grid);
         dst->grid = g;
     }
@@ -216,7 +334,7 @@ hess_merge(struct hess *dst, const struct hess *src)
 {
     if (src->n != dst->n)
         return err_set(RC_DATA, "Hessians of %d and %d channels cannot be merged", dst->n, src->n);
-    if ((src->sum == NULL) != (dst->sum == NULL) || src->ranges != dst->ranges)
+    if ((src->sum == NULL) != (dst->sum == NULL) || src->ranges != dst->ranges || src->pairs != dst->pairs)
         return err_set(RC_DATA, "Hessians of different parts cannot be merged");
     if (dst->sum != NULL)
         TRY(merge_sums(dst, src));
@@ -236,8 +354,8 @@ hess_publish(const struct hess *h, const char *path, bool durable, const struct 
     size_t tensors = 0;
 
     if (h->sum != NULL) {
-        t[tensors++] = tensor_1d("sum", DT_F64, (int64_t)hess_entries(h->n), h->sum);
-        t[tensors++] = tensor_1d("grid", DT_I16, h->n, h->grid);
+        t[tensors++] = tensor_1d("sum", DT_F64, (int64_t)hess_count(h), h->sum);
+        t[tensors++] = tensor_1d("grid", DT_I16, (int64_t)hess_exponents(h), h->grid);
     }
     if (h->range != NULL)
         t[tensors++] = tensor_2d("range", DT_F32, h->ranges, 2, h->range);
@@ -274,7 +392,7 @@ enum part { PART_RANGES, PART_SUM, PART_SUM_MAPPED };
 static int
 read_sum(struct hess *h, const struct st_file *st, enum part part)
 {
-    int64_t want_sum[1] = { (int64_t)hess_entries(h->n) }, want_grid[1] = { h->n };
+    int64_t want_sum[1] = { (int64_t)sum_entries(h) }, want_grid[1] = { (int64_t)hess_exponents(h) };
     const struct tensor *sum, *grid;
 
     TRY(st_get(st, "sum", &sum));
@@ -296,7 +414,7 @@ static int
 read_parts(struct hess *h, const char *path, const struct st_file *st, enum part part)
 {
     int64_t n, want[2] = { -1, 2 };
-    const struct tensor *range = st_find(st, "range");
+    const struct tensor *range = st_find(st, "range"), *grid = st_find(st, "grid");
     bool sums;
 
     TRY(meta_count(st, "n", &n));
@@ -310,6 +428,8 @@ read_parts(struct hess *h, const char *path, const struct st_file *st, enum part
     TRY(hess_init(h, (int)n, sums && part == PART_SUM, range != NULL ? (int)range->shape[0] : 0));
     if (range != NULL)
         memcpy(h->range, range->data, range->bytes);
+    if (sums && grid != NULL && grid->ndim == 1 && grid->shape[0] == 2 * n)
+        TRY(hess_pairs(h));
     if (sums)
         TRY(read_sum(h, st, part));
     TRY(meta_count(st, "rows", &h->rows));

@@ -13,8 +13,13 @@
  * maximum of each number; 0 counts as seen. The first is that of the inputs; where keys and values are cached, those of
  * each head follow. Either part may be left out: plain rounding with static inputs needs no sum.
  *
- * File: "sum" F64 [n (n + 1) / 2] lower triangle by rows, "grid" I16 [n]; "range" F32 [ranges, 2]; metadata n, rows,
- * sequences.
+ * Of pairs, where each input comes with that of the original model, there is also C = sum x_f x', the full square, and
+ * the sums of squares of x_f. C has the grid 2^(ef[i] + e[j]), ef chosen from the original's inputs as e is; since
+ * |C_ij| <= sqrt(F_ii H_jj), two diagonals decide about overflow. All of it lies behind H in `sum`, so that whoever
+ * adds up or sends sums need not know.
+ *
+ * File: "sum" F64 [n (n + 1) / 2] lower triangle by rows, "grid" I16 [n]; of pairs "sum" F64 [n (n + 1) / 2 + n^2 + n],
+ * "grid" I16 [2 n], in the order below; "range" F32 [ranges, 2]; metadata n, rows, sequences.
  */
 #ifndef LLMC_HESS_H
 #define LLMC_HESS_H
@@ -25,8 +30,9 @@
 struct hess {
     int      n;
     bool     has_grid;
-    int16_t *grid;      /* [n] exponents */
-    double  *sum;       /* [n (n + 1) / 2], or NULL: ranges alone */
+    bool     pairs;
+    int16_t *grid;      /* [n] exponents; of pairs [2 n], those of the original's inputs last */
+    double  *sum;       /* [n (n + 1) / 2], or NULL: ranges alone; of pairs C [n, n] and F_ii [n] follow */
     bool     mapped;    /* sum is a file's: not to be changed, and gone when that is closed */
     int      ranges;
     float   *range;     /* [ranges, 2], or NULL */
@@ -36,13 +42,21 @@ struct hess {
 
 /* With a sum or without one, and so many ranges; RC_OS. */
 int  hess_init(struct hess *h, int n, bool sum, int ranges);
+/* Makes room for pairs in a sum that was just initialised; RC_OS. */
+int  hess_pairs(struct hess *h);
 void hess_free(struct hess *h);
 
 /* Chooses the grid from the rows of the first block. RC_NUMERIC: an input is not finite. */
 int hess_choose_grid(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows);
+/* Of pairs: that of x_f, the original's inputs. Both grids must be chosen before anything is added. */
+int hess_choose_cross_grid(struct hess *h, const struct backend *bk, struct dev *dev, const void *xf, enum dtype dt,
+    int rows);
 /* The grid must have been chosen or read if there is a sum. RC_NUMERIC: with ranges, an input is not finite. */
 int hess_add(struct hess *h, const struct backend *bk, struct dev *dev, const void *x, enum dtype dt, int rows,
     int sequences);
+/* The products of a pair's parts, of pairs. */
+int hess_add_cross(struct hess *h, const struct backend *bk, struct dev *dev, const void *xf, const void *x,
+    enum dtype dt, int rows);
 /* Ranges after the first: count pairs. RC_DATA: another number of them. */
 int hess_add_ranges(struct hess *h, const float *range, int count);
 /* RC_NUMERIC when a channel has outgrown the grid or is not finite, naming it. */
@@ -51,11 +65,16 @@ int hess_check(const struct hess *h);
  * other's values being rounded to it. RC_DATA: other n, other parts. */
 int hess_merge(struct hess *dst, const struct hess *src);
 
-double hess_diag(const struct hess *h, int i);
+double        hess_diag(const struct hess *h, int i);
+const double *hess_cross(const struct hess *h); /* C */
+/* The mean square of x_f - x over that of x_f: how far the inputs are from the original's; of pairs. */
+double        hess_distance(const struct hess *h);
 
 /* What ranks exchange: the sum, whose entries on equal grids may be added in any pieces and order, and all the rest, a
  * few bytes a channel. hess_head_merge adds another's rest to dst, as hess_merge would. RC_DATA: other n or grid. */
-size_t hess_entries(int n); /* of sum */
+size_t hess_entries(int n); /* of H */
+size_t hess_count(const struct hess *h); /* of sum, all its parts; 0: none */
+size_t hess_exponents(const struct hess *h); /* of grid */
 size_t hess_head_bytes(const struct hess *h);
 void   hess_head_write(const struct hess *h, void *out);
 int    hess_head_merge(struct hess *dst, const void *head, size_t bytes);

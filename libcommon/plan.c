@@ -93,6 +93,15 @@ plan_task_match(const struct task *t, const char *glob)
     return glob == NULL || fnmatch(glob, t->module, 0) == 0 || fnmatch(glob, t->name, 0) == 0;
 }
 
+bool
+plan_any_match(const struct plan *p, const char *glob)
+{
+    for (int i = 0; i < p->task_count; i++)
+        if (plan_task_match(&p->tasks[i], glob))
+            return true;
+    return false;
+}
+
 /* Thousands of modules are looked up many times each. */
 static int
 compare_modules(const void *x, const void *y, void *tasks)
@@ -189,6 +198,33 @@ plan_point_range(const struct plan *p, int step, enum point point)
             scheme_input_static(&p->recipe->groups[p->tasks[i].group].scheme)))
             return true;
     return false;
+}
+
+bool
+plan_point_pairs(const struct plan *p, int step, enum point point)
+{
+    const struct step *s = &p->steps[step];
+
+    for (int i = s->first_task; i < s->end_task; i++)
+        if (p->tasks[i].point == point && !plan_task_cache(&p->tasks[i]) &&
+            p->recipe->groups[p->tasks[i].group].correct)
+            return true;
+    return false;
+}
+
+bool
+plan_pairs(const struct plan *p)
+{
+    return recipe_corrects(p->recipe);
+}
+
+bool
+plan_block_held(const struct plan *p, int block)
+{
+    enum { FEWEST = 8, SHARE = 16 };
+    int held = p->block_count < FEWEST ? 0 : p->block_count < SHARE ? 1 : p->block_count / SHARE;
+
+    return plan_pairs(p) && block >= p->block_count - held;
 }
 
 const char *

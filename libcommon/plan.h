@@ -106,11 +106,18 @@ bool plan_task_inputs(const struct plan *p, const struct task *t);        /* inp
 bool plan_task_waits(const struct plan *p, const struct task *t);         /* either */
 bool plan_point_sum(const struct plan *p, int step, enum point point);    /* some task needs the Hessian */
 bool plan_point_range(const struct plan *p, int step, enum point point);  /* some task needs ranges */
+/* Inputs come in pairs with the original's: some task of the point, some task at all. */
+bool plan_point_pairs(const struct plan *p, int step, enum point point);
+bool plan_pairs(const struct plan *p);
+/* Of pairs: the block is kept out of all sums, to see how far what they teach holds. The last sixteenth of eight blocks
+ * or more. */
+bool plan_block_held(const struct plan *p, int block);
 /* "W4A16", ..., "kv_cache" */
 const char *plan_task_scheme(const struct plan *p, const struct task *t);
 
 /* -m of all tools: a glob over module and task names; NULL matches all. */
 bool plan_task_match(const struct task *t, const char *glob);
+bool plan_any_match(const struct plan *p, const char *glob); /* some task does */
 
 /* The task of that name; NULL: none. */
 const struct task *plan_task_find(const struct plan *p, const char *name);

@@ -169,7 +169,7 @@ recipe_add_group(struct recipe *r, const char *name, const json_t *targets,
 /* --- presets --- */
 
 static int
-preset_args(const char *scheme, int group, const char *observer, bool v10, struct scheme *s,
+preset_args(const char *scheme, int group, const char *observer, bool v10, bool correct, struct scheme *s,
     json_t **out)
 {
     struct recipe_group g = { .targets = json_pack("[s]", "Linear") };
@@ -187,6 +187,8 @@ preset_args(const char *scheme, int group, const char *observer, bool v10, struc
             "lm_head", "scheme", s->name, "weight_observer", observer)
             : json_pack("{s:{s:O}, s:[s], s:s*}", "config_groups", "group_0", saved, "ignore",
             "lm_head", "weight_observer", observer);
+    if (correct && *out != NULL)
+        (void)json_object_set_new(*out, "correct", json_true());
     json_decref(saved);
     json_decref(g.targets);
     return rc != RC_OK || *out != NULL ? rc : err_set(RC_OS, "out of memory");
@@ -194,7 +196,7 @@ preset_args(const char *scheme, int group, const char *observer, bool v10, struc
 
 int
 recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq, const char *observer,
-    bool v10)
+    bool v10, bool correct)
 {
     struct reading rd = { 0 };
     struct scheme s;
@@ -206,7 +208,7 @@ recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq, con
         observer = RECIPE_OBSERVER;
     if (observer != NULL)
         TRY(observer_find(observer, &observer));
-    TRY(preset_args(scheme, group, observer, v10, &s, &args));
+    TRY(preset_args(scheme, group, observer, v10, correct, &s, &args));
     rc = RC_OS;
     if ((rd.r = recipe_new(NULL)) != NULL) {
         rd.r->v10 = v10;
@@ -244,6 +246,8 @@ group_json(const struct recipe_group *g, json_t **out)
         g->scheme.name, "gptq", (int)g->gptq, "actorder", (int)g->actorder, "dampening_frac",
         g->dampening_frac, "block_size", g->block_size, "weight_observer_kwargs", g->weight_kwargs,
         "input_observer_kwargs", g->input_kwargs, "config", config);
+    if (*out != NULL && g->correct)
+        (void)json_object_set_new(*out, "correct_lambda", json_real(g->correct_lambda));
     return *out != NULL ? RC_OK : err_set(RC_OS, "out of memory");
 }
 
@@ -654,4 +658,13 @@ recipe_needs_hessian(const struct recipe *r, int group)
     const struct recipe_group *g = &r->groups[group];
 
     return g->gptq || observer_weighted(g->scheme.weights.observer);
+}
+
+bool
+recipe_corrects(const struct recipe *r)
+{
+    for (int i = 0; i < r->group_count; i++)
+        if (r->groups[i].correct)
+            return true;
+    return false;
 }

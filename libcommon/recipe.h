@@ -43,6 +43,8 @@ struct recipe_group {
     bool                 actorder; /* columns by descending diagonal */
     double               dampening_frac;
     int                  block_size;
+    bool                 correct;  /* towards the original's outputs (correct.h) */
+    double               correct_lambda;
 };
 
 struct recipe_modifier {
@@ -78,7 +80,7 @@ struct recipe_opts {
  * row. observer of weights NULL: of GPTQ RECIPE_OBSERVER, as in share/recipes; of plain rounding,
  * which then needs no data, and of v10 minmax. */
 int  recipe_preset(struct recipe **out, const char *scheme, int group, bool gptq,
-    const char *observer, bool v10);
+    const char *observer, bool v10, bool correct);
 /* o NULL: all stages, not v10. */
 int  recipe_read(struct recipe **out, const char *path, const struct recipe_opts *o);
 int  recipe_read_mem(struct recipe **out, const char *text, size_t len, const char *subject,
@@ -114,6 +116,7 @@ int recipe_group_config(const struct recipe_group *g, json_t **out);
 /* GPTQ, or a search for scales that weighs columns by its diagonal. */
 bool recipe_needs_hessian(const struct recipe *r, int group);
 bool recipe_needs_inputs(const struct recipe *r, int group); /* Hessian, or ranges for static scales */
+bool recipe_corrects(const struct recipe *r); /* some group of it does */
 /* args (of a copy) as they are done, for config.json: static scales of activations follow from the extremes of all
  * tokens, whichever of the minmax observers is asked for. */
 void recipe_observer_done(struct qargs *args);

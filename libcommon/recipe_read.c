@@ -26,7 +26,8 @@ struct modifier {
     enum actorder   actorder;
     double          damp;
     int64_t         block;
-    bool            bypass;
+    bool            bypass, correct;
+    double          lambda; /* of correct; negative: not given */
 };
 
 void
@@ -131,20 +132,41 @@ read_block(struct modifier *m, const char *key, const json_t *v)
 
 /* Also as text, since "1e-3" is no number in YAML 1.1, but one for LLM Compressor. */
 static int
-read_damp(struct modifier *m, const char *key, const json_t *v)
+read_number(const char *key, const json_t *v, double *out)
 {
     const char *s = json_string_value(v);
     char *end;
 
-    m->damp = json_number_value(v);
+    *out = json_number_value(v);
     if (s != NULL && *s != '\0' && s[strspn(s, "0123456789.eE+-")] == '\0') {
-        m->damp = strtod(s, &end);
+        *out = strtod(s, &end);
         if (*end == '\0')
             s = NULL;
     }
-    if (s != NULL || !(json_is_number(v) || json_is_string(v)) || !isfinite(m->damp))
+    if (s != NULL || !(json_is_number(v) || json_is_string(v)) || !isfinite(*out))
         return err_set(RC_DATA, "%s is not a number", key);
-    return m->damp >= 0 ? RC_OK : err_set(RC_DATA, "%s is negative", key);
+    return *out >= 0 ? RC_OK : err_set(RC_DATA, "%s is negative", key);
+}
+
+static int
+read_damp(struct modifier *m, const char *key, const json_t *v)
+{
+    return read_number(key, v, &m->damp);
+}
+
+static int
+read_correct(struct modifier *m, const char *key, const json_t *v)
+{
+    m->correct = json_is_true(v);
+    if (m->correct && m->rd->r->v10)
+        return err_set(RC_DATA, "%s does not go with --compat 0.10", key);
+    return json_is_boolean(v) ? RC_OK : err_set(RC_DATA, "%s is not true or false", key);
+}
+
+static int
+read_lambda(struct modifier *m, const char *key, const json_t *v)
+{
+    return read_number(key, v, &m->lambda);
 }
 
 static int
@@ -216,6 +238,8 @@ static const struct arg {
     { "block_size", true, read_block },
     { "dampening_frac", true, read_damp },
     { "actorder", true, read_actorder },
+    { "correct", true, read_correct }, /* these two are ours */
+    { "correct_lambda", true, read_lambda },
     { "group", false, read_group },
     { "index", false, read_nothing },
     { "start", false, read_nothing },
@@ -246,6 +270,8 @@ read_args(struct modifier *m, const json_t *given)
         if (!json_is_null(v) || args[i].read == read_actorder)
             TRY(args[i].read(m, key, v));
     }
+    if (m->lambda >= 0 && !m->correct)
+        return err_set(RC_DATA, "correct_lambda without correct: true");
     if (m->targets == NULL && (m->targets = json_pack("[s]", "Linear")) == NULL)
         return err_set(RC_OS, "out of memory");
     if (m->ignore == NULL && (m->ignore = json_array()) == NULL)
@@ -286,6 +312,8 @@ finish_group(const struct modifier *m, struct recipe_group *g)
     g->gptq = m->gptq;
     g->dampening_frac = m->damp;
     g->block_size = (int)m->block;
+    g->correct = m->correct;
+    g->correct_lambda = m->correct ? m->lambda >= 0 ? m->lambda : RECIPE_LAMBDA : 0;
     if (m->observers[0] != NULL)
         TRY(scheme_set(&g->scheme.weights, "observer", m->observers[0]));
     if (m->observers[1] != NULL && g->scheme.has_input)
@@ -457,6 +485,10 @@ save_args(struct modifier *m)
         (void)json_object_set_new(a, "block_size", json_integer(m->block));
         (void)json_object_set_new(a, "dampening_frac", json_real(m->damp));
     }
+    if (m->correct) {
+        (void)json_object_set_new(a, "correct", json_true());
+        (void)json_object_set_new(a, "correct_lambda", json_real(m->lambda >= 0 ? m->lambda : RECIPE_LAMBDA));
+    }
     if (m->ordered)
         (void)json_object_set_new(a, "actorder", m->actorder == ACTORDER_NONE ? json_null()
             : json_string(scheme_actorder_name(m->actorder)));
@@ -512,7 +544,7 @@ recipe_read_modifier(struct reading *rd, const char *stage, const char *group, c
     const json_t *given)
 {
     struct modifier m = { .rd = rd, .name = name, .group = group, .damp = RECIPE_DAMPENING,
-        .block = RECIPE_BLOCK, .gptq = strcmp(name, "GPTQModifier") == 0 };
+        .block = RECIPE_BLOCK, .lambda = -1, .gptq = strcmp(name, "GPTQModifier") == 0 };
     int rc;
 
     if (!m.gptq && strcmp(name, "QuantizationModifier") != 0)

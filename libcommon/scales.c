@@ -1,10 +1,15 @@
 /* scales - a task's weights and the scales they are rounded with */
 #include "scales.h"
 
+#include "correct.h"
 #include "mem.h"
 #include "msg.h"
 
 #include <stdio.h>
+
+/* Corrected weights may exceed the source's, by which the global scale of a fused group is chosen. E4M3 scales have
+ * range to spare for a power of two. */
+static const float HEADROOM = 2;
 
 /* Rows [row0, end) of a module's source weight as f32 values of T, the caller's to free even on error; RC_DATA: not
  * finite. */
@@ -100,7 +105,7 @@ choose_ordered(struct task_weights *out, struct run *run, const struct qspec *q,
 
 int
 scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q, const float *diag,
-    const int *order)
+    const int *order, const float *m)
 {
     const struct recipe_group *rg = &run->plan.recipe->groups[t->group];
     int rows = t->end - t->row0;
@@ -110,8 +115,17 @@ scales_choose(struct task_weights *out, struct run *run, const struct task *t, c
 
     *out = (struct task_weights){ .global_scale = 1 };
     TRY(source_rows(run, t->module, t->row0, t->end, t->cols, &out->w));
+    if (m != NULL) {
+        float *w = out->w;
+        int rc = correct_rows(&out->w, run, w, m, rows, t->cols);
+
+        mem_free(w);
+        TRY(rc);
+    }
     if (scheme_global(&rg->scheme)) {
         TRY(shared_absmax(run, t, &absmax));
+        if (m != NULL)
+            absmax *= HEADROOM;
         out->global_scale = scale_global(absmax, q->t);
     }
     out->scale = mem_alloc(count, sizeof(*out->scale));

@@ -9,7 +9,7 @@
 #include "run.h"
 
 struct task_weights {
-    float  *w;            /* [rows of the task, cols] exact from T */
+    float  *w;            /* [rows of the task, cols] exact from T; or corrected */
     float  *scale;        /* [q_scale_rows, q_scale_cols] as stored */
     int8_t *zero;         /* NULL: symmetric */
     int    *scale_col;    /* [cols] the group of each column; NULL: of neighbours */
@@ -18,9 +18,10 @@ struct task_weights {
 
 /* diag [cols]: what weighted searches weigh columns by; NULL: all alike. order [cols]: column at each position of the
  * factor, where groups are of columns in the order in which they are rounded, from the last position down; NULL: of
- * neighbours. RC_DATA: weights are not finite, or of another shape than the plan's. */
+ * neighbours. RC_DATA: weights are not finite, or of another shape than the plan's. m: correct the
+ * weights first (correct.h); NULL: do not. */
 int  scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q,
-    const float *diag, const int *order);
+    const float *diag, const int *order, const float *m);
 void scales_free(struct task_weights *w);
 
 /* Whether so many weights of the task's module are 0 that LLM Compressor 0.10 keeps them: a twentieth. */

@@ -218,7 +218,10 @@ shard_open(struct shard *s, const char *dir, const struct shard_opts *o)
     if ((s->plan.model = mem_strdup(resolved)) == NULL)
         return RC_OS;
     TRY(o->recipe != NULL ? recipe_read(&s->plan.recipe, o->recipe, &how) :
-        recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq, o->observer, o->v10));
+        recipe_preset(&s->plan.recipe, o->scheme, o->group, o->gptq, o->observer, o->v10, o->correct));
+    if (plan_pairs(&s->plan) && o->sequential == SEQUENTIAL_NONE)
+        return err_set(RC_USAGE, "--sequential none: modules see the original's inputs, so there is nothing to "
+            "correct");
     TRY(find_modules(s));
     TRY(check_fused(s));
     TRY(make_steps(s));

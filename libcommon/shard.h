@@ -16,7 +16,7 @@ struct shard_opts {
     const char *const *chat; /* see chat.h */
     int             group, samples, length, min_length, block_tokens, ranks;
     const char     *stage; /* of the recipe; NULL: all */
-    bool            gptq, pack, count_padding, v10, replan;
+    bool            gptq, pack, count_padding, v10, replan, correct;
     bool            config; /* a model that is config.json alone will do: nothing will be written */
     enum tok_special special;
     enum sequential sequential;

@@ -13,13 +13,14 @@
 #include <unistd.h>
 
 static int
-state_path(const struct run *run, int step, int block, char *out)
+state_path(const struct run *run, int step, int block, bool original, char *out)
 {
-    return plan_path(&run->plan, out, "state/%d/%d.safetensors", step, block);
+    return plan_path(&run->plan, out, original ? "state/%d/%d.original.safetensors" : "state/%d/%d.safetensors", step,
+        block);
 }
 
 int
-state_save(struct run *run, int step, int block, const struct fwd_block *b)
+state_save(struct run *run, int step, int block, const struct fwd_block *b, bool original)
 {
     int width = fwd_pending(&run->arch, run->plan.steps[step].layer, b->point);
     struct tensor t[3] = { tensor_2d("hidden", run->dt, b->rows, run->arch.hidden, b->hidden) };
@@ -29,7 +30,7 @@ state_save(struct run *run, int step, int block, const struct fwd_block *b)
     int rc;
 
     if ((rc = plan_path(&run->plan, path, "state/%d", step)) != RC_OK || (rc = file_mkdir(path)) != RC_OK ||
-        (rc = state_path(run, step, block, path)) != RC_OK)
+        (rc = state_path(run, step, block, original, path)) != RC_OK)
         return rc;
     if (b->pending != NULL)
         t[count++] = tensor_2d("pending", run->dt, b->rows, width, b->pending);
@@ -60,7 +61,7 @@ load_cache(const struct run *run, const struct st_file *st, struct fwd_block *b)
 }
 
 int
-state_load(struct run *run, int step, int block, struct fwd_block *b)
+state_load(struct run *run, int step, int block, struct fwd_block *b, bool original)
 {
     enum point point = entered(run, step);
     int64_t want[2] = { b->rows, run->arch.hidden };
@@ -70,7 +71,7 @@ state_load(struct run *run, int step, int block, struct fwd_block *b)
     const char *fp;
     int rc;
 
-    if ((rc = state_path(run, step, block, path)) != RC_OK || (rc = st_open(&st, path)) != RC_OK)
+    if ((rc = state_path(run, step, block, original, path)) != RC_OK || (rc = st_open(&st, path)) != RC_OK)
         return rc;
     fp = st_meta(&st, "plan");
     if (fp == NULL || strcmp(fp, run->plan.fingerprint) != 0) {
@@ -89,22 +90,30 @@ state_load(struct run *run, int step, int block, struct fwd_block *b)
         else
             memcpy(b->pending, pending->data, pending->bytes);
     }
-    if (rc == RC_OK && point == POINT_O && run->plan.recipe->has_cache)
+    if (rc == RC_OK && point == POINT_O && run->plan.recipe->has_cache && !original)
         rc = load_cache(run, &st, b);
 out:
     st_close(&st);
     return rc;
 }
 
+static bool
+have(const struct run *run, int step, int block, bool original)
+{
+    char path[PATH_MAX];
+
+    return state_path(run, step, block, original, path) == RC_OK && access(path, R_OK) == 0;
+}
+
 int
 state_find(const struct run *run, int step, const int *blocks, int count)
 {
-    char path[PATH_MAX];
+    bool pairs = plan_pairs(&run->plan);
 
     for (int s = step; s > 0; s--) {
         int i = 0;
 
-        while (i < count && state_path(run, s, blocks[i], path) == RC_OK && access(path, R_OK) == 0)
+        while (i < count && have(run, s, blocks[i], false) && (!pairs || have(run, s, blocks[i], true)))
             i++;
         if (i == count)
             return s;
@@ -126,8 +135,8 @@ state_drop(const struct run *run, int step, const int *blocks, int count)
 
         if (e->d_name[0] < '0' || e->d_name[0] > '9' || s == step)
             continue;
-        for (int i = 0; i < count; i++)
-            if (state_path(run, s, blocks[i], path) == RC_OK)
+        for (int i = 0; i < 2 * count; i++)
+            if (state_path(run, s, blocks[i / 2], i % 2 == 1, path) == RC_OK)
                 (void)unlink(path);
         if (plan_path(&run->plan, path, "state/%d", s) == RC_OK)
             (void)rmdir(path); /* fails while other ranks' states are there */

@@ -56,38 +56,49 @@ stream_begin(struct stream_out *o, int step, const char *plan, const bool *point
     return RC_OK;
 }
 
-/* Into the next slot; RC_IO: the reader went away. */
+/* Into the next slot, one after the other; RC_IO: the reader went away. */
 static int
-ring_put(struct stream_out *o, const void *x, size_t bytes)
+ring_put(struct stream_out *o, const void *x, const void *original, size_t bytes)
 {
     void *slot = ring_slot(o->ring, o->sent, gone, o);
 
     if (slot == NULL)
         return err_set(RC_IO, "the reader of frames went away");
     memcpy(slot, x, bytes);
+    if (original != NULL)
+        memcpy((char *)slot + bytes, original, bytes);
     o->sent++;
     return RC_OK;
+}
+
+int
+stream_pair(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
+    const void *original, enum dtype dt, int rows, int cols)
+{
+    char s[INT_TEXT], b[INT_TEXT], q[INT_TEXT], n[INT_TEXT], r[INT_TEXT], c[INT_TEXT];
+    struct st_meta meta[] = { { "kind", kinds[STREAM_INPUT] }, { "step", s }, { "point", arch_point_name(point) },
+        { "block", b }, { "sequences", q }, { "frame", n }, { "dtype", dtype_name(dt) }, { "rows", r }, { "cols", c },
+        { "pair", "1" } };
+    struct tensor t[2] = { tensor_2d("x", dt, rows, cols, x), tensor_2d("original", dt, rows, cols, original) };
+    size_t parts = original != NULL ? 2 : 1;
+
+    (void)snprintf(s, sizeof(s), "%d", step);
+    (void)snprintf(b, sizeof(b), "%d", block);
+    (void)snprintf(q, sizeof(q), "%d", sequences);
+    if (o->ring == NULL || parts * t[0].bytes > ring_slot_bytes(o->ring))
+        return st_write_frame(o->fd, t, parts, meta, 5);
+    (void)snprintf(n, sizeof(n), "%" PRIu32, o->sent);
+    (void)snprintf(r, sizeof(r), "%d", rows);
+    (void)snprintf(c, sizeof(c), "%d", cols);
+    TRY(ring_put(o, x, original, t[0].bytes));
+    return st_write_frame(o->fd, NULL, 0, meta, 8 + parts);
 }
 
 int
 stream_input(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
     enum dtype dt, int rows, int cols)
 {
-    char s[INT_TEXT], b[INT_TEXT], q[INT_TEXT], n[INT_TEXT], r[INT_TEXT], c[INT_TEXT];
-    struct st_meta meta[] = { { "kind", kinds[STREAM_INPUT] }, { "step", s }, { "point", arch_point_name(point) },
-        { "block", b }, { "sequences", q }, { "frame", n }, { "dtype", dtype_name(dt) }, { "rows", r }, { "cols", c } };
-    struct tensor t = tensor_2d("x", dt, rows, cols, x);
-
-    (void)snprintf(s, sizeof(s), "%d", step);
-    (void)snprintf(b, sizeof(b), "%d", block);
-    (void)snprintf(q, sizeof(q), "%d", sequences);
-    if (o->ring == NULL || t.bytes > ring_slot_bytes(o->ring))
-        return st_write_frame(o->fd, &t, 1, meta, 5);
-    (void)snprintf(n, sizeof(n), "%" PRIu32, o->sent);
-    (void)snprintf(r, sizeof(r), "%d", rows);
-    (void)snprintf(c, sizeof(c), "%d", cols);
-    TRY(ring_put(o, x, t.bytes));
-    return st_write_frame(o->fd, NULL, 0, meta, 9);
+    return stream_pair(o, step, point, block, sequences, x, NULL, dt, rows, cols);
 }
 
 int
@@ -182,6 +193,7 @@ static int
 ring_input(struct stream_frame *f)
 {
     const char *dt = st_meta(&f->st, "dtype");
+    bool pair = st_meta(&f->st, "pair") != NULL;
     size_t bytes;
     int n;
 
@@ -193,8 +205,9 @@ ring_input(struct stream_frame *f)
         return err_set(RC_DATA, "stream: frame has dtype \"%s\"", dt != NULL ? dt : "");
     TRY(check_shape(f, f->rows, f->cols));
     bytes = (size_t)f->rows * (size_t)f->cols * dtype_size(f->dtype);
-    if (f->ring == NULL || (f->x = ring_frame(f->ring, (uint32_t)n, bytes)) == NULL)
+    if (f->ring == NULL || (f->x = ring_frame(f->ring, (uint32_t)n, pair ? 2 * bytes : bytes)) == NULL)
         return err_set(RC_DATA, "stream: frame %d of [%d, %d] is not in shared memory", n, f->rows, f->cols);
+    f->original = pair ? (const char *)f->x + bytes : NULL;
     f->number = (uint32_t)n;
     return RC_OK;
 }
@@ -203,7 +216,7 @@ static int
 inline_input(struct stream_frame *f)
 {
     int64_t any[2] = { -1, -1 };
-    const struct tensor *x;
+    const struct tensor *x, *original;
 
     f->ring = NULL;
     TRY(st_get(&f->st, "x", &x));
@@ -213,7 +226,10 @@ inline_input(struct stream_frame *f)
     f->x = x->data;
     f->rows = (int)x->shape[0];
     f->cols = (int)x->shape[1];
-    return RC_OK;
+    if ((original = st_find(&f->st, "original")) == NULL)
+        return RC_OK;
+    f->original = original->data;
+    return tensor_want(original, x->dtype, 2, x->shape);
 }
 
 static int

@@ -4,6 +4,8 @@
  *     begin   step, plan, points: inputs of the step at these points follow; ring: shared memory that frames may lie in
  *     input   step, point, block, sequences; tensor "x" [rows, n], BF16 or F32; or, once a reader has opened the ring,
  *             frame, its number, and dtype, rows, cols of x, which lies there
+ *             of pairs also tensor "original" [rows, n], the original model's inputs for the same tokens; or pair: it
+ *             lies behind x
  *             sequences 0: the grid of sums follows from it, and nothing is added; point: of an expert, "down.17"
  *     cache   step, block: what attention cached at the step's point o; tensor "range" F32 [2 heads, 2], -min and max
  *             of keys, then of values, over the block's tokens
@@ -45,6 +47,9 @@ void stream_close(struct stream_out *o);
 int stream_begin(struct stream_out *o, int step, const char *plan, const bool *points); /* [ARCH_POINTS_MAX] */
 int stream_input(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
     enum dtype dt, int rows, int cols);
+/* With the original's inputs, [rows, cols]; NULL: without. */
+int stream_pair(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
+    const void *original, enum dtype dt, int rows, int cols);
 int stream_cache(struct stream_out *o, int step, int block, const float *range, int count); /* pairs */
 int stream_end(struct stream_out *o, int step);
 int stream_failed(int fd, int step);
@@ -62,6 +67,7 @@ struct stream_frame {
     int              cols;
     enum dtype       dtype;
     const void      *x;    /* of INPUT, valid until stream_done; of CACHE, [rows, 2] F32 */
+    const void      *original; /* of INPUT, as x; NULL: no pair */
     struct st_file   st;
     struct ring     *ring; /* x lies there */
     uint32_t         number;

@@ -1,11 +1,11 @@
 /* llmc-calib - run calibration samples through the model step by step and emit the inputs of its modules */
+#include "../libcommon/emit.h"
 #include "../libcommon/experts.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/run.h"
 #include "../libcommon/state.h"
 #include "../libcommon/stop.h"
-#include "../libcommon/stream.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -50,15 +50,14 @@ static const struct tool tool = {
 struct calib {
     struct run        run;
     struct fwd        fwd;
+    struct original   original; /* a second stream, where targets are corrected */
     struct fwd_block *blocks; /* of this rank, in order */
     int              *ids;    /* their numbers */
     int               count;
     int               layer;  /* whose norms are loaded, -1: none */
-    bool             *want;   /* by point (arch_point_total): somebody wants its inputs in the step at hand, */
-    bool              want_cache; /* and the ranges of its cache */
+    struct emit       emit;
     int               ahead;  /* step that was captured while the one before was propagated, or -1 */
     bool              piped;  /* stdout is a pipe */
-    struct stream_out out;
     double            saved;  /* when states were last written */
 };
 
@@ -87,13 +86,13 @@ look(struct calib *c, int step)
     const struct plan *p = &c->run.plan;
     size_t points = (size_t)arch_point_total(&c->run.arch);
 
-    if (c->want == NULL && (c->want = mem_alloc(points, sizeof(*c->want))) == NULL)
+    if (c->emit.want == NULL && (c->emit.want = mem_alloc(points, sizeof(*c->emit.want))) == NULL)
         return RC_OS;
-    memset(c->want, 0, points * sizeof(*c->want));
-    c->want_cache = false;
+    memset(c->emit.want, 0, points * sizeof(*c->emit.want));
+    c->emit.want_cache = false;
     for (int i = p->steps[step].first_task; i < p->steps[step].end_task && (cfg.step < 0 || step == cfg.step); i++) {
         const struct task *t = &p->tasks[i];
-        bool *want = plan_task_cache(t) ? &c->want_cache : &c->want[t->point];
+        bool *want = plan_task_cache(t) ? &c->emit.want_cache : &c->emit.want[t->point];
 
         *want = *want || wants(p, t);
     }
@@ -118,6 +117,16 @@ check_reader(void)
         (void)signal(SIGPIPE, SIG_DFL);
         (void)raise(SIGPIPE);
     }
+}
+
+static int
+emit(struct calib *c, int step, int i, const struct fwd_block *b, const struct fwd_block *bf)
+{
+    int rc = emit_block(&c->emit, step, c->ids[i], b, bf);
+
+    if (rc == RC_IO)
+        check_reader();
+    return rc;
 }
 
 static int
@@ -152,67 +161,13 @@ load_norms(struct calib *c, int layer)
     if (c->layer != layer)
         TRY(fwd_norms(&c->fwd, layer));
     c->layer = layer;
-    return RC_OK;
+    return original_norms(&c->original, layer);
 }
 
-/* sequences 0: for the grid alone. */
-static int
-send_input(struct calib *c, int step, enum point point, int block, int sequences, const void *x, int rows)
+static const struct fwd_block *
+original_block(const struct calib *c, int i)
 {
-    int rc = stream_input(&c->out, step, point, block, sequences, x, c->run.dt, rows, arch_width(&c->run.arch,
-        c->fwd.layer, arch_point_base(point), arch_point_expert(point)));
-
-    if (rc == RC_IO)
-        check_reader();
-    return rc;
-}
-
-static bool
-experts_at(const struct calib *c, const struct fwd_block *b)
-{
-    return (c->run.arch.layer[c->fwd.layer] & LAYER_MOE) != 0 && b->point >= POINT_MLP;
-}
-
-/* Inputs of every expert. All rows of the plan's first block decide the grid: there may be none of those routed. */
-static int
-emit_experts(struct calib *c, int step, int i, const struct fwd_block *b)
-{
-    bool all = c->run.plan.experts == EXPERTS_ALL;
-    const void *x, *in;
-    int rows;
-
-    TRY(fwd_route(&c->fwd, b, &x));
-    if (b->point == POINT_DOWN)
-        fwd_route_count(&c->fwd, b);
-    for (int e = -1; e < c->run.arch.experts; e++) {
-        enum point p = arch_expert_point(b->point, e);
-
-        if (!c->want[p])
-            continue;
-        if (e >= 0 && !all && c->ids[i] == 0) {
-            TRY(fwd_expert_input(&c->fwd, b, x, e, true, &in, &rows));
-            TRY(send_input(c, step, p, c->ids[i], 0, in, rows));
-        }
-        TRY(fwd_expert_input(&c->fwd, b, x, e, all, &in, &rows));
-        if (rows > 0)
-            TRY(send_input(c, step, p, c->ids[i], b->samples, in, rows));
-    }
-    return RC_OK;
-}
-
-static int
-emit(struct calib *c, int step, int i, const struct fwd_block *b)
-{
-    const void *x;
-
-    if (b->point == POINT_O && c->want_cache)
-        TRY(stream_cache(&c->out, step, c->ids[i], b->cache, 2 * c->run.arch.kv_heads));
-    if (experts_at(c, b) && (b->point == POINT_DOWN || c->run.plan.experts == EXPERTS_ROUTED))
-        return emit_experts(c, step, i, b);
-    if (!c->want[b->point])
-        return RC_OK;
-    TRY(fwd_input(&c->fwd, b, &x));
-    return send_input(c, step, b->point, c->ids[i], b->samples, x, b->rows);
+    return c->original.on ? &c->original.blocks[i] : NULL;
 }
 
 /* What the inputs of a layer's experts are computed by: the router; at POINT_DOWN gate and up, which are compressed. */
@@ -221,10 +176,15 @@ load_experts(struct calib *c, const struct step *s)
 {
     if ((c->run.arch.layer[s->layer] & LAYER_MOE) == 0 || s->first_point < POINT_MLP)
         return RC_OK;
-    if (s->first_point == POINT_MLP)
-        return c->run.plan.experts == EXPERTS_ROUTED ? fwd_load_router(&c->fwd) : RC_OK;
+    if (s->first_point == POINT_MLP && c->run.plan.experts != EXPERTS_ROUTED)
+        return RC_OK;
+    if (s->first_point == POINT_MLP) {
+        TRY(original_load(&c->original, s->layer, 0, 0));
+        return fwd_load_router(&c->fwd);
+    }
     if (c->run.plan.sequential != SEQUENTIAL_NONE)
         c->fwd.dense = run_dense;
+    TRY(original_load(&c->original, s->layer, POINT_DOWN, POINT_COUNT));
     return fwd_load(&c->fwd, POINT_DOWN, POINT_COUNT);
 }
 
@@ -248,9 +208,28 @@ begin(struct calib *c, int step)
     bool points[ARCH_POINTS_MAX] = { false };
 
     TRY(look(c, step));
-    memcpy(points, c->want, (size_t)arch_point_total(&c->run.arch) * sizeof(*points));
-    points[POINT_O] = points[POINT_O] || c->want_cache;
-    return stream_begin(&c->out, step, c->run.plan.fingerprint, points);
+    memcpy(points, c->emit.want, (size_t)arch_point_total(&c->run.arch) * sizeof(*points));
+    points[POINT_O] = points[POINT_O] || c->emit.want_cache;
+    return stream_begin(&c->emit.out, step, c->run.plan.fingerprint, points);
+}
+
+/* Emits block i at every point of a step of several, while it goes on from point to point. keep: where it arrives
+ * becomes its state; else that stays. */
+static int
+capture_block(struct calib *c, int step, int i, bool keep)
+{
+    const struct step *s = &c->run.plan.steps[step];
+    struct fwd_block tmp = { 0 }, bf = { 0 }, *b = keep ? &c->blocks[i] : &tmp;
+    int rc = keep ? RC_OK : original_copy(&c->fwd, &tmp, &c->blocks[i]);
+
+    if (rc == RC_OK && c->original.on)
+        rc = original_copy(&c->original.fwd, &bf, &c->original.blocks[i]);
+    for (int p = s->first_point; p < s->end_point && rc == RC_OK; p++)
+        if ((rc = emit(c, step, i, b, &bf)) == RC_OK && (rc = fwd_step(&c->fwd, b)) == RC_OK)
+            rc = original_step(&c->original, &bf);
+    fwd_block_free(&tmp);
+    fwd_block_free(&bf);
+    return rc;
 }
 
 /* Inputs of every point of the step, with weights as they stand. keep: the outputs become the blocks' states. */
@@ -264,29 +243,21 @@ capture(struct calib *c, int step, bool keep)
     c->fwd.dense = run_source_dense; /* of a layer's modules some may be compressed already, after a restart */
     TRY(load_norms(c, s->layer));
     TRY(one ? load_experts(c, s) : fwd_load(&c->fwd, 0, POINT_COUNT));
+    if (!one)
+        TRY(original_load(&c->original, s->layer, 0, POINT_COUNT));
     if (c->fwd.route.tokens != NULL)
         memset(c->fwd.route.tokens, 0, (size_t)c->run.arch.experts * sizeof(*c->fwd.route.tokens));
     TRY(begin(c, step));
     for (int i = 0; i < c->count && rc == RC_OK; i++) {
-        struct fwd_block tmp = { 0 }, *b = &c->blocks[i];
-
         if ((rc = stop_check()) != RC_OK)
             break;
         say_block(c, step, i);
-        if (!one && !keep) {
-            if ((rc = fwd_block_init(&c->fwd, &tmp, b->tokens, b->samples)) != RC_OK)
-                break;
-            memcpy(tmp.hidden, b->hidden, (size_t)b->rows * (size_t)c->run.arch.hidden * dtype_size(c->run.dt));
-            b = &tmp;
-        }
-        for (int p = s->first_point; p < s->end_point && rc == RC_OK; p++)
-            if ((rc = emit(c, step, i, b)) == RC_OK && !one)
-                rc = fwd_step(&c->fwd, b);
-        fwd_block_free(&tmp);
+        rc = one ? emit(c, step, i, &c->blocks[i], original_block(c, i)) : capture_block(c, step, i, keep);
     }
     if (rc == RC_OK)
-        rc = stream_end(&c->out, step);
+        rc = stream_end(&c->emit.out, step);
     fwd_unload(&c->fwd);
+    original_unload(&c->original);
     if (rc == RC_OK && (c->run.arch.layer[s->layer] & LAYER_MOE) != 0 && s->end_point == POINT_COUNT)
         rc = experts_report(&c->run, &c->fwd, step);
     return rc;
@@ -306,31 +277,48 @@ can_capture_ahead(const struct calib *c, int step, int last)
     return wanted(c, step + 1);
 }
 
+static bool
+held(const struct calib *c, int i)
+{
+    return plan_block_held(&c->run.plan, c->ids[i]);
+}
+
 /* All blocks through the step's modules as they stand. */
 static int
 propagate(struct calib *c, int step, bool ahead)
 {
     const struct step *s = &c->run.plan.steps[step];
+    double apart[2] = { 0 }, size[2] = { 0 }; /* of blocks in the sums, and of those kept out */
 
     c->fwd.dense = c->run.plan.sequential == SEQUENTIAL_NONE ? run_source_dense : run_dense;
     TRY(load_norms(c, s->layer));
     TRY(fwd_load(&c->fwd, s->first_point, s->end_point));
+    TRY(original_load(&c->original, s->layer, s->first_point, s->end_point));
     if (ahead)
         TRY(begin(c, step + 1));
     for (int i = 0; i < c->count; i++) {
         TRY(load_norms(c, s->layer));
-        for (int p = s->first_point; p < s->end_point; p++)
+        for (int p = s->first_point; p < s->end_point; p++) {
             TRY(fwd_step(&c->fwd, &c->blocks[i]));
+            if (c->original.on)
+                TRY(original_step(&c->original, &c->original.blocks[i]));
+        }
+        if (c->original.on)
+            original_distance(&c->original, &c->blocks[i], i, &apart[held(c, i)], &size[held(c, i)]);
         if (ahead) {
             TRY(load_norms(c, s[1].layer));
             TRY(stop_check());
             say_block(c, step + 1, i);
-            TRY(emit(c, step + 1, i, &c->blocks[i]));
+            TRY(emit(c, step + 1, i, &c->blocks[i], original_block(c, i)));
         }
     }
     fwd_unload(&c->fwd);
+    original_unload(&c->original);
+    if (c->original.on)
+        event_emit(&c->run.log, "distance", EVENT_INT("step", step), EVENT_REAL("apart", apart[0]),
+            EVENT_REAL("size", size[0]), EVENT_REAL("held_apart", apart[1]), EVENT_REAL("held_size", size[1]));
     if (ahead)
-        TRY(stream_end(&c->out, step + 1));
+        TRY(stream_end(&c->emit.out, step + 1));
     c->ahead = ahead ? step + 1 : -1;
     return stop_check();
 }
@@ -343,8 +331,11 @@ save_states(struct calib *c, int step)
 
     if (c->run.plan.step_count <= step || (cfg.state_seconds > 0 && t - c->saved < cfg.state_seconds))
         return RC_OK;
-    for (int i = 0; i < c->count; i++)
-        TRY(state_save(&c->run, step, c->ids[i], &c->blocks[i]));
+    for (int i = 0; i < c->count; i++) {
+        TRY(state_save(&c->run, step, c->ids[i], &c->blocks[i], false));
+        if (c->original.on)
+            TRY(state_save(&c->run, step, c->ids[i], &c->original.blocks[i], true));
+    }
     state_drop(&c->run, step, c->ids, c->count);
     event_emit(&c->run.log, "state", EVENT_INT("step", step), EVENT_REAL("seconds", run_clock() - t));
     c->saved = run_clock();
@@ -372,6 +363,27 @@ one_step(struct calib *c, int step, int last)
     return save_states(c, step + 1);
 }
 
+/* Block i, of both streams, as it enters step first. */
+static int
+open_block(struct calib *c, int i, int first)
+{
+    int samples = c->run.plan.blocks[c->ids[i]].samples;
+    int *lengths, rc;
+    int32_t *ids;
+
+    TRY(run_block_tokens(&c->run, c->ids[i], &ids, &lengths));
+    rc = fwd_block_init(&c->fwd, &c->blocks[i], lengths, samples);
+    if (rc == RC_OK)
+        rc = first > 0 ? state_load(&c->run, first, c->ids[i], &c->blocks[i], false) :
+            fwd_begin(&c->fwd, &c->blocks[i], ids);
+    if (rc == RC_OK)
+        rc = first > 0 ? original_restore(&c->original, i, lengths, samples, first, c->ids[i]) :
+            original_begin(&c->original, i, lengths, samples, ids);
+    mem_free(ids);
+    mem_free(lengths);
+    return rc;
+}
+
 /* Blocks of this rank as they enter the latest saved step up to `step`; *first is that step. */
 static int
 open_blocks(struct calib *c, int step, int *first)
@@ -386,34 +398,11 @@ open_blocks(struct calib *c, int step, int *first)
         return RC_OS;
     for (int b = -1; (b = run_next_block(&c->run, b)) >= 0; c->count++)
         c->ids[c->count] = b;
+    TRY(original_open(&c->original, &c->run, c->count, c->fwd.eager));
     *first = state_find(&c->run, step, c->ids, c->count);
-    for (int i = 0; i < c->count; i++) {
-        int32_t *ids;
-        int *lengths, rc;
-
-        TRY(run_block_tokens(&c->run, c->ids[i], &ids, &lengths));
-        rc = fwd_block_init(&c->fwd, &c->blocks[i], lengths, c->run.plan.blocks[c->ids[i]].samples);
-        if (rc == RC_OK)
-            rc = *first > 0 ? state_load(&c->run, *first, c->ids[i], &c->blocks[i]) :
-                fwd_begin(&c->fwd, &c->blocks[i], ids);
-        mem_free(ids);
-        mem_free(lengths);
-        TRY(rc);
-    }
-    return RC_OK;
-}
-
-/* Bytes. */
-static size_t
-largest_input(const struct calib *c)
-{
-    int rows = 0, cols = 0;
-
     for (int i = 0; i < c->count; i++)
-        rows = c->blocks[i].rows > rows ? c->blocks[i].rows : rows;
-    for (int i = 0; i < c->run.plan.task_count; i++)
-        cols = c->run.plan.tasks[i].cols > cols ? c->run.plan.tasks[i].cols : cols;
-    return (size_t)rows * (size_t)cols * dtype_size(c->run.dt);
+        TRY(open_block(c, i, *first));
+    return RC_OK;
 }
 
 static int
@@ -431,9 +420,12 @@ calibrate(struct calib *c)
     TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
     c->fwd.eager = c->run.plan.sequential == SEQUENTIAL_LAYER; /* as the peer whose order that is */
     c->fwd.watch_cache = c->run.plan.recipe->has_cache;
+    c->emit.run = &c->run;
+    c->emit.fwd = &c->fwd;
+    c->emit.original = &c->original;
     TRY(open_blocks(c, limit, &first));
     c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
-    stream_open(&c->out, STDOUT_FILENO, c->piped && strcmp(cfg.frames, "shm") == 0 ? largest_input(c) : 0);
+    emit_open(&c->emit, STDOUT_FILENO, c->piped && strcmp(cfg.frames, "shm") == 0, c->blocks, c->count);
     c->saved = run_clock();
     for (int step = first; step <= last; step++)
         TRY(one_step(c, step, last));
@@ -471,10 +463,11 @@ main(int argc, char *argv[])
     }
     for (int i = 0; c.blocks != NULL && i < c.count; i++)
         fwd_block_free(&c.blocks[i]);
+    original_close(&c.original);
     mem_free(c.blocks);
     mem_free(c.ids);
-    mem_free(c.want);
-    stream_close(&c.out);
+    mem_free(c.emit.want);
+    stream_close(&c.emit.out);
     fwd_close(&c.fwd);
     return run_close(&c.run, rc);
 }

@@ -1,6 +1,7 @@
 /* llmc-gptq - round the weights of every task against its Hessian */
 #include "../kernels/factor.h"
 #include "../kernels/pack.h"
+#include "../libcommon/correct.h"
 #include "../libcommon/hess.h"
 #include "../libcommon/inputs.h"
 #include "../libcommon/mem.h"
@@ -54,6 +55,7 @@ struct factor {
     int     *order;
     float   *diag;      /* of H, over its mean */
     double   damp;      /* as used */
+    struct correction correction;
     bool     few;       /* tokens came to the expert: a named rule, not a failure */
     bool     failed;
 };
@@ -73,6 +75,7 @@ factor_free(struct factor *f)
     mem_free(f->dead);
     mem_free(f->order);
     mem_free(f->diag);
+    correct_close(&f->correction);
     *f = (struct factor){ 0 };
 }
 
@@ -134,7 +137,8 @@ fill_factor(struct gptq *g, const struct hess *h, const struct task *t, const st
     if (f->few || !rg->gptq)
         return RC_OK;
     TRY(factor_order(f->order, h->sum, rg->actorder, h->n));
-    return factor_hessian(g, h, t->name, rg);
+    TRY(factor_hessian(g, h, t->name, rg));
+    return rg->correct && !f->failed ? correct_open(&f->correction, &g->run, h, t->name, rg->correct_lambda) : RC_OK;
 }
 
 /* Factor of the Hessian at path, the cached one if it is that. */
@@ -283,23 +287,27 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .want_rtn = true };
     double start = run_clock(), damp;
     const char *method;
-    bool sums = recipe_needs_hessian(g->run.plan.recipe, t->group), failed, few;
+    bool sums = recipe_needs_hessian(g->run.plan.recipe, t->group), failed, few, corrected;
     int rc;
 
     scheme_qspec(&rg->scheme, g->run.arch.dtype, rg->gptq && rg->scheme.v10, &q);
     if ((sums && (rc = get_factor(g, t, path)) != RC_OK) ||
         (rc = scales_choose(&w, &g->run, t, &q, sums ? g->f.diag : NULL, scheme_order_group(&rg->scheme) ? g->f.order :
-            NULL)) != RC_OK || (q.v10 && (rc = scales_sparse(&g->run, t, &job.keep_zeros)) != RC_OK))
+            NULL, sums ? g->f.correction.m : NULL)) != RC_OK ||
+        (q.v10 && (rc = scales_sparse(&g->run, t, &job.keep_zeros)) != RC_OK))
         goto out;
     if ((job.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
         rc = RC_OS;
         goto out;
     }
     few = sums && g->f.few;
+    corrected = sums && g->f.correction.m != NULL;
     failed = rg->gptq && g->f.failed;
     method = !rg->gptq ? "rtn" : few ? "rtn-few-tokens" : failed ? "rtn-fallback" : "gptq";
     damp = rg->gptq ? g->f.damp : 0;
+    job.want_rtn = !corrected;
     if ((rc = round_task(g, &w, rg->gptq && ((!failed && !few) || q.v10), &job)) == RC_OK &&
+        (!corrected || (rc = correct_compare(&job, &g->run, t, &g->f.correction, g->f.diag)) == RC_OK) &&
         (rc = publish(g, t, path, &w, &job, damp, method)) == RC_OK) {
         report(g, t, &job, damp, run_clock() - start, method);
         if (failed)
@@ -419,15 +427,6 @@ left_tasks(struct gptq *g)
     return worst;
 }
 
-static bool
-any_match(const struct gptq *g)
-{
-    for (int i = 0; i < g->run.plan.task_count; i++)
-        if (plan_task_match(&g->run.plan.tasks[i], cfg.only))
-            return true;
-    return false;
-}
-
 static void
 print_tasks(const struct gptq *g)
 {
@@ -465,7 +464,7 @@ main(int argc, char *argv[])
     progress_start(&g.progress, tool.name, "modules", plan_tasks_left(&g.run.plan));
     if ((g.seen = mem_zalloc((size_t)g.run.plan.task_count, sizeof(*g.seen))) == NULL)
         rc = RC_OS;
-    else if (!any_match(&g))
+    else if (!plan_any_match(&g.run.plan, cfg.only))
         rc = err_set(RC_DATA, "no task matches \"%s\"", cfg.only);
     if (rc != RC_OK)
         msg_error(NULL, "%s", err_text());

@@ -127,6 +127,8 @@ open_point(struct sums *s, enum point point, int block)
     if (s->run.plan.blocks[0].rank == s->run.rank && block != 0)
         return err_set(RC_DATA, "stream: step %d starts with block %d, want 0", s->step, block);
     TRY(hess_init(h, width(s, point), plan_point_sum(&s->run.plan, s->step, point), ranges));
+    if (plan_point_pairs(&s->run.plan, s->step, point))
+        TRY(hess_pairs(h));
     s->open[point] = true;
     return h->sum == NULL || s->run.plan.blocks[0].rank == s->run.rank ? RC_OK :
         comm_take_grid(&s->comm, s->step, point, h);
@@ -161,12 +163,18 @@ add(struct sums *s, const struct stream_frame *f)
     if (f->cols != width(s, f->point))
         return err_set(RC_DATA, "stream: inputs are [%d, %d], want [*, %d]", f->rows, f->cols, width(s, f->point));
     TRY(open_point(s, f->point, f->block));
+    if (h->pairs && f->original == NULL)
+        return err_set(RC_DATA, "stream: step %d, input %s: not a pair", f->step, arch_point_name(f->point));
     start = run_clock();
     if (h->sum != NULL && !h->has_grid &&
-        (rc = hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows)) == RC_OK)
+        (rc = hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows)) == RC_OK &&
+        (!h->pairs || (rc = hess_choose_cross_grid(h, s->run.bk, s->run.dev, f->original, f->dtype, f->rows)) ==
+        RC_OK))
         TRY(comm_give_grid(&s->comm, s->step, f->point, h));
     if (rc == RC_OK && f->sequences > 0) /* else they were for the grid alone */
         rc = hess_add(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows, f->sequences);
+    if (rc == RC_OK && f->sequences > 0 && h->pairs)
+        rc = hess_add_cross(h, s->run.bk, s->run.dev, f->original, f->x, f->dtype, f->rows);
     if (rc != RC_OK)
         return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
     s->seconds += run_clock() - start;

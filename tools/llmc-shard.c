@@ -43,6 +43,7 @@ static const struct opt options[] = {
     OPT_STR(0, "stage", &cfg.o.stage, "name", "with -r: stages whose name starts so (default: all)"),
     OPT_CHOICE(0, "compat", &cfg.compat, compats, "version", "rules of LLM Compressor: 0.14 or 0.10"),
     OPT_STR(0, "observer", &cfg.o.observer, "name", "with -s: choice of scales (default: imatrix_mse; of rtn: minmax)"),
+    OPT_FLAG(0, "correct", &cfg.o.correct, "with -s: aim at the original's outputs, not at those of compressed inputs"),
     OPT_STR('d', "data", &cfg.o.data, "file", "calibration data: text, JSON lines, token ids; file, tar or directory"),
     OPT_INT('n', "samples", &cfg.o.samples, 1, 1 << 30, "n", "calibration samples, the first so many"),
     OPT_INT('l', "length", &cfg.o.length, 1, 1 << 24, "n", "tokens of a sample at most"),
@@ -184,6 +185,10 @@ main(int argc, char *argv[])
         die(RC_USAGE, "-g goes with -s; a recipe says its own group size");
     if (cfg.o.recipe != NULL && cfg.o.observer != NULL)
         die(RC_USAGE, "--observer goes with -s; a recipe names its own");
+    if (cfg.o.recipe != NULL && cfg.o.correct)
+        die(RC_USAGE, "--correct goes with -s; a recipe says so itself");
+    if (!cfg.o.gptq && cfg.o.correct)
+        die(RC_USAGE, "--correct goes with GPTQ, not with plain rounding");
     if (cfg.o.recipe == NULL && cfg.o.stage != NULL)
         die(RC_USAGE, "--stage goes with -r");
     if ((rc = shard_open(&s, cfg.dir, &cfg.o)) == RC_OK) {

@@ -254,5 +254,6 @@ const struct backend backend_cpu = {
     .weight_pack = cpu_weight_pack, .weight_free = cpu_weight_free, .matmul = cpu_matmul,
     .rmsnorm = cpu_rmsnorm, .rope = cpu_rope, .attention = cpu_attention, .act_mul = cpu_act_mul, .add = cpu_add,
     .nll = cpu_nll, .round_act = cpu_round_act, .range = cpu_range,
-    .syrk = cpu_syrk, .colsq = cpu_colsq, .scales = cpu_scales, .factor = cpu_factor, .gptq = cpu_gptq,
+    .syrk = cpu_syrk, .cross = cpu_cross, .colsq = cpu_colsq, .scales = cpu_scales, .factor = cpu_factor,
+    .gptq = cpu_gptq, .correction = cpu_correction, .correct = cpu_correct,
 };

@@ -53,6 +53,10 @@ int cpu_range(struct dev *dev, float *range, const void *x, enum dtype dt, int r
 int cpu_round_act(struct dev *dev, void *y, const void *x, enum dtype dt, int rows, int n, const struct rounding *r);
 
 int cpu_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);
+int cpu_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *ef, const int16_t *e);
+int cpu_correction(struct dev *dev, float *m, const double *c, const double *h, double s, const float *l, int n);
+int cpu_correct(struct dev *dev, float *y, const float *w, const float *m, int rows, int n);
 int cpu_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
 
 #endif

@@ -87,6 +87,21 @@ pack_chunks(void *ctx, int k, int worker)
         }
 }
 
+/* What is lost of w becomes what is lost of the target. */
+static void
+aim(const struct sweep *sw, float *d, int r0, int rows)
+{
+    const struct gptq_job *job = sw->job;
+
+    for (int i = 0; i < rows; i++) {
+        size_t at = (size_t)(r0 + i) * (size_t)job->cols;
+
+        for (int c = 0; c < job->cols; c++)
+            if (!job->dead[c])
+                d[(size_t)sw->at[c] * LANES + (size_t)i] += job->target[at + (size_t)c] - job->w[at + (size_t)c];
+    }
+}
+
 /* Rows from r0 on, at most LANES of them; lanes without a row are zero. */
 static void
 load_weights(const struct sweep *sw, float *d, int r0, int rows)
@@ -253,7 +268,13 @@ sweep_task(void *ctx, int task, int worker)
                     sw->lanes->plain(&c);
             }
         }
-        sweep_columns(sw, s, tiles, rtn);
+        if (!rtn || job->target == NULL)
+            sweep_columns(sw, s, tiles, rtn);
+        if (job->target != NULL) {
+            for (int t = 0; t < tiles; t++)
+                aim(sw, s->d + tile_at(sw, t), first + t * LANES, left - t * LANES < LANES ? left - t * LANES : LANES);
+            sweep_columns(sw, s, tiles, true);
+        }
         for (int t = 0; t < tiles; t++) {
             int rows = left - t * LANES < LANES ? left - t * LANES : LANES;
 

@@ -1,10 +1,12 @@
-/* syrk - the lower triangle of X'X, each product rounded to the plan's grid and added exactly
+/* syrk - the lower triangle of X'X, and all of X_f'X, each product rounded to the plan's grid and added exactly
  *
  * Rows go in chunks of HESS_CHUNK. A chunk is packed once, in panels of 16 columns of token pairs, for both operands. A
  * micro-tile of 8 x 48 sums chains of SYRK_KC pairs in registers and those chains in an f32 tile in L1 (a chain of
  * 256 products keeps the error at 5e-7 of |x||x|); the finished tile is rounded to the grid and added to the f64 sums.
  * Tiles of the pool are SYRK_PANELS panels of rows by three panels of columns: fixed, so bytes do not depend on
  * threads.
+ *
+ * X_f'X is the same with panels of its own for the rows, and no diagonal to stop at.
  */
 #include "cpu.h"
 
@@ -22,31 +24,43 @@ enum { SYRK_KC = 128, SYRK_PANELS = 16, SYRK_COLS = OPS_NV_MAX * OPS_LANES, SYRK
 struct syrk_job {
     struct dev     *dev;
     double         *acc;
-    const uint16_t *x;
-    const float    *xf;
-    const double   *u; /* [n] 2^e */
-    uint32_t       *p; /* [panels][pairs][16] */
+    const uint16_t *x;       /* of a chunk, bf16; the rows' side: left */
+    const uint16_t *left;    /* x for the triangle */
+    const float    *xf, *leftf; /* the same, f32 */
+    const double   *u, *ul;  /* [n] 2^e of columns, of rows */
+    uint32_t       *p, *pl;  /* [panels][pairs][16] */
+    bool            square;
     int             rows, n, pairs, panels, col_tiles;
 };
 
+/* Panels of x, then those of left. */
 static void
-pack_panel(void *ctx, int panel, int worker)
+pack_panel(void *ctx, int at, int worker)
 {
     struct syrk_job *j = ctx;
+    int panel = at % j->panels;
+    const uint16_t *x = at < j->panels ? j->x : j->left;
     int col = panel * OPS_LANES, width = j->n - col < OPS_LANES ? j->n - col : OPS_LANES;
-    uint32_t *p = j->p + (size_t)panel * (size_t)j->pairs * OPS_LANES;
+    uint32_t *p = (at < j->panels ? j->p : j->pl) + (size_t)panel * (size_t)j->pairs * OPS_LANES;
 
     (void)worker;
     if (width <= 0)
         memset(p, 0, (size_t)j->pairs * OPS_LANES * sizeof(*p));
     else
-        cpu_of(j->dev)->ops->pack_rows(p, j->x + col, (size_t)j->n, j->rows, width);
+        cpu_of(j->dev)->ops->pack_rows(p, x + col, (size_t)j->n, j->rows, width);
 }
 
 static double *
-acc_row(double *acc, int i)
+acc_row(const struct syrk_job *j, int i)
 {
-    return acc + (size_t)i * ((size_t)i + 1) / 2;
+    return j->acc + (j->square ? (size_t)i * (size_t)j->n : (size_t)i * ((size_t)i + 1) / 2);
+}
+
+/* Columns of row i from j0 on that are summed; not more than n - j0 of the square. */
+static int
+row_cols(const struct syrk_job *j, int i, int j0)
+{
+    return (j->square ? j->n : i + 1) - j0;
 }
 
 /* Rows [i, end) of the sums that a micro-tile ends with, into the cache while it is computed; a few at a time, since a
@@ -57,23 +71,23 @@ fetch(const struct syrk_job *j, int i, int end, int j0, int width)
     enum { LINE = 8 }; /* f64 */
 
     for (; i < end && i < j->n; i++) {
-        const double *row = acc_row(j->acc, i) + j0;
-        int cols = i + 1 - j0 < width ? i + 1 - j0 : width;
+        const double *row = acc_row(j, i) + j0;
+        int cols = row_cols(j, i, j0) < width ? row_cols(j, i, j0) : width;
 
         for (int c = 0; c < cols + LINE - 1; c += LINE)
             __builtin_prefetch(row + (c < cols ? c : cols - 1), 1);
     }
 }
 
-/* Rows [i0, i0 + 8) by columns [j0, j0 + 48) of the triangle; panels beyond the diagonal are left out. */
+/* Rows [i0, i0 + 8) by columns [j0, j0 + 48); panels beyond the diagonal of a triangle are left out. */
 static void
 micro(const struct syrk_job *j, int i0, int j0)
 {
     const struct ops *ops = cpu_of(j->dev)->ops;
     size_t stride = (size_t)j->pairs * OPS_LANES;
-    const uint32_t *a = j->p + (size_t)(i0 / OPS_LANES) * stride + (size_t)(i0 % OPS_LANES);
+    const uint32_t *a = j->pl + (size_t)(i0 / OPS_LANES) * stride + (size_t)(i0 % OPS_LANES);
     const uint32_t *b = j->p + (size_t)(j0 / OPS_LANES) * stride;
-    int nv = (i0 - j0 + OPS_MR + OPS_LANES - 1) / OPS_LANES;
+    int nv = j->square ? OPS_NV_MAX : (i0 - j0 + OPS_MR + OPS_LANES - 1) / OPS_LANES;
     _Alignas(64) float c[OPS_MR * SYRK_COLS];
 
     nv = nv < OPS_NV_MAX ? nv : OPS_NV_MAX;
@@ -83,10 +97,10 @@ micro(const struct syrk_job *j, int i0, int j0)
             j->pairs - k < SYRK_KC ? j->pairs - k : SYRK_KC, nv, k > 0);
     }
     for (int i = i0; i < i0 + OPS_MR && i < j->n; i++) {
-        int cols = i + 1 - j0 < SYRK_COLS ? i + 1 - j0 : SYRK_COLS;
+        int cols = row_cols(j, i, j0) < SYRK_COLS ? row_cols(j, i, j0) : SYRK_COLS;
 
         if (cols > 0)
-            ops->grid_add(acc_row(j->acc, i) + j0, c + (size_t)(i - i0) * SYRK_COLS, cols, j->u[i], j->u + j0);
+            ops->grid_add(acc_row(j, i) + j0, c + (size_t)(i - i0) * SYRK_COLS, cols, j->ul[i], j->u + j0);
     }
 }
 
@@ -99,7 +113,7 @@ syrk_tile(void *ctx, int tile, int worker)
 
     (void)worker;
     for (int i0 = first; i0 < end; i0 += OPS_MR)
-        if (i0 + OPS_MR > j0)
+        if (j->square || i0 + OPS_MR > j0)
             micro(j, i0, j0);
 }
 
@@ -108,30 +122,36 @@ static void
 f32_tile(void *ctx, int tile, int worker)
 {
     struct syrk_job *j = ctx;
-    int i0 = tile * SYRK_F32, m = j->n - i0 < SYRK_F32 ? j->n - i0 : SYRK_F32, cols = i0 + m;
+    int i0 = tile * SYRK_F32, m = j->n - i0 < SYRK_F32 ? j->n - i0 : SYRK_F32;
+    int cols = j->square ? j->n : i0 + m;
     float *c = cpu_of(j->dev)->workers[worker].scratch;
 
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, cols, j->rows, 1.0f, j->xf + i0, j->n, j->xf, j->n, 0.0f, c,
-        cols);
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, cols, j->rows, 1.0f, j->leftf + i0, j->n, j->xf, j->n, 0.0f,
+        c, cols);
     for (int i = i0; i < i0 + m; i++)
-        cpu_of(j->dev)->ops->grid_add(acc_row(j->acc, i), c + (size_t)(i - i0) * (size_t)cols, i + 1, j->u[i], j->u);
+        cpu_of(j->dev)->ops->grid_add(acc_row(j, i), c + (size_t)(i - i0) * (size_t)cols, row_cols(j, i, 0), j->ul[i],
+            j->u);
 }
 
+/* left NULL: x itself. */
 static int
-syrk_bf16(struct syrk_job *j, const uint16_t *x, int rows)
+syrk_bf16(struct syrk_job *j, const uint16_t *left, const uint16_t *x, int rows)
 {
-    int row_tiles = (j->n + SYRK_PANELS * OPS_LANES - 1) / (SYRK_PANELS * OPS_LANES);
+    int row_tiles = (j->n + SYRK_PANELS * OPS_LANES - 1) / (SYRK_PANELS * OPS_LANES), sides = left != NULL ? 2 : 1;
+    size_t words;
 
     j->panels = (j->n + SYRK_COLS - 1) / SYRK_COLS * OPS_NV_MAX;
     j->col_tiles = j->panels / OPS_NV_MAX;
-    j->p = mem_alloc((size_t)j->panels * HESS_CHUNK / 2 * OPS_LANES, sizeof(*j->p));
-    if (j->p == NULL)
+    words = (size_t)j->panels * HESS_CHUNK / 2 * OPS_LANES;
+    if ((j->p = mem_alloc((size_t)sides * words, sizeof(*j->p))) == NULL)
         return RC_OS;
+    j->pl = left != NULL ? j->p + words : j->p;
     for (int r = 0; r < rows; r += HESS_CHUNK) {
         j->rows = rows - r < HESS_CHUNK ? rows - r : HESS_CHUNK;
         j->pairs = (j->rows + 1) / 2;
         j->x = x + (size_t)r * (size_t)j->n;
-        pool_run(j->dev->pool, j->panels, pack_panel, j);
+        j->left = left != NULL ? left + (size_t)r * (size_t)j->n : NULL;
+        pool_run(j->dev->pool, sides * j->panels, pack_panel, j);
         pool_run(j->dev->pool, row_tiles * j->col_tiles, syrk_tile, j);
     }
     mem_free(j->p);
@@ -139,7 +159,7 @@ syrk_bf16(struct syrk_job *j, const uint16_t *x, int rows)
 }
 
 static int
-syrk_f32(struct syrk_job *j, const float *x, int rows)
+syrk_f32(struct syrk_job *j, const float *left, const float *x, int rows)
 {
     for (int w = 0; w < pool_threads(j->dev->pool); w++)
         if (cpu_scratch(j->dev, w, (size_t)SYRK_F32 * (size_t)j->n * sizeof(float)) == NULL)
@@ -147,27 +167,46 @@ syrk_f32(struct syrk_job *j, const float *x, int rows)
     for (int r = 0; r < rows; r += HESS_CHUNK) {
         j->rows = rows - r < HESS_CHUNK ? rows - r : HESS_CHUNK;
         j->xf = x + (size_t)r * (size_t)j->n;
+        j->leftf = left != NULL ? left + (size_t)r * (size_t)j->n : j->xf;
         pool_run(j->dev->pool, (j->n + SYRK_F32 - 1) / SYRK_F32, f32_tile, j);
     }
     return RC_OK;
 }
 
-int
-cpu_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e)
+/* left, el NULL: the triangle. */
+static int
+products(struct dev *dev, double *acc, const void *left, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *el, const int16_t *e)
 {
     size_t pad = (size_t)(n + SYRK_COLS);
-    struct syrk_job j = { .dev = dev, .acc = acc, .n = n };
-    double *u = mem_alloc(pad, sizeof(*u));
+    struct syrk_job j = { .dev = dev, .acc = acc, .n = n, .square = left != NULL };
+    double *u = mem_alloc(2 * pad, sizeof(*u));
     int rc;
 
     if (u == NULL)
         return RC_OS;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         u[i] = ldexp(1.0, e[i]);
+        u[pad + (size_t)i] = ldexp(1.0, el != NULL ? el[i] : e[i]);
+    }
     j.u = u;
-    rc = dt == DT_BF16 ? syrk_bf16(&j, x, rows) : syrk_f32(&j, x, rows);
+    j.ul = u + pad;
+    rc = dt == DT_BF16 ? syrk_bf16(&j, left, x, rows) : syrk_f32(&j, left, x, rows);
     mem_free(u);
     return rc;
+}
+
+int
+cpu_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e)
+{
+    return products(dev, acc, NULL, x, dt, rows, n, NULL, e);
+}
+
+int
+cpu_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *ef, const int16_t *e)
+{
+    return products(dev, acc, xf, x, dt, rows, n, ef, e);
 }
 
 int

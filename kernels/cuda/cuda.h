@@ -158,11 +158,15 @@ int cuda_nll(struct dev *dev, double *nll, const void *h, enum dtype dt, int row
 int cuda_round_act(struct dev *dev, void *y, const void *x, enum dtype dt, int rows, int n, const struct rounding *r);
 int cuda_range(struct dev *dev, float *range, const void *x, enum dtype dt, int rows, int n, int parts);
 int cuda_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e);
+int cuda_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *ef, const int16_t *e);
 int cuda_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
 int cuda_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o, const float *w, int rows,
     int cols, float global_scale, float *scale, int8_t *zero);
 int cuda_factor(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp,
     int n);
 int cuda_gptq(struct dev *dev, struct gptq_job *job);
+int cuda_correction(struct dev *dev, float *m, const double *c, const double *h, double s, const float *l, int n);
+int cuda_correct(struct dev *dev, float *y, const float *w, const float *m, int rows, int n);
 
 #endif

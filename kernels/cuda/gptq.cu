@@ -211,5 +211,24 @@ cuda_gptq(struct dev *dev, struct gptq_job *job)
 {
     struct cuda *c = cuda_of(dev);
 
+    if (job->target != NULL) /* losses against something else than w */
+        return c->cpu.gptq(c->host, job);
     ON_DEVICE(c, gptq_on_device(c, job), c->cpu.gptq(c->host, job));
+}
+
+/* Solves and products of a correction: so far the host's. */
+int
+cuda_correction(struct dev *dev, float *m, const double *c, const double *h, double s, const float *l, int n)
+{
+    struct cuda *own = cuda_of(dev);
+
+    return own->cpu.correction(own->host, m, c, h, s, l, n);
+}
+
+int
+cuda_correct(struct dev *dev, float *y, const float *w, const float *m, int rows, int n)
+{
+    struct cuda *own = cuda_of(dev);
+
+    return own->cpu.correct(own->host, y, w, m, rows, n);
 }

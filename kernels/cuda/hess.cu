@@ -170,6 +170,16 @@ cuda_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, 
     ON_DEVICE(c, syrk_on_device(c, acc, x, dt, rows, n, e), c->cpu.syrk(c->host, acc, x, dt, rows, n, e));
 }
 
+/* So far the host's. */
+int
+cuda_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *ef, const int16_t *e)
+{
+    struct cuda *c = cuda_of(dev);
+
+    return c->cpu.cross(c->host, acc, xf, x, dt, rows, n, ef, e);
+}
+
 static int
 colsq_on_device(struct cuda *c, float *diag, const void *x, enum dtype dt, int rows, int n)
 {

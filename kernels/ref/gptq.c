@@ -111,9 +111,9 @@ scale_at(const struct gptq_job *job, int r, int c)
     return job->scale_col == NULL ? at : at - (size_t)q_scale_col(job->spec, c) + (size_t)job->scale_col[c];
 }
 
-/* One row; w and d have room for n values. */
+/* One row; w and d have room for n values. d: what is lost of the target, if there is one. */
 static void
-round_row(struct gptq_job *job, const double *g, int r, double *w)
+round_row(struct gptq_job *job, const double *g, int r, double *w, double *d)
 {
     const struct qspec *s = job->spec;
     int n = job->cols;
@@ -135,13 +135,26 @@ round_row(struct gptq_job *job, const double *g, int r, double *w)
             if (!job->keep_zeros || f32_abs(job->w[(size_t)r * ld + (size_t)job->order[n - 1 - j]]) > Q_ZERO)
                 w[j] -= e * g[(size_t)j * ld + (size_t)i];
         job->codes[(size_t)r * ld + (size_t)c] = q_code_loop(s, k, q, job->scale[at], job->global_scale, zero);
-        job->loss += e * e / 2;
+        job->loss += job->target == NULL ? e * e / 2 : 0;
+        d[i] = job->dead[c] || job->target == NULL ? 0 : (double)(job->target[(size_t)r * ld + (size_t)c] - q);
     }
 }
 
-/* d H d' / 2 of what plain rounding loses, in which v10 plays no part; dead columns carry no error. */
+/* d H d' / 2 */
+static double
+row_loss(const double *h, const double *d, int n)
+{
+    double loss = 0;
+
+    for (size_t i = 0; i < (size_t)n; i++)
+        for (size_t j = 0; j < (size_t)n; j++)
+            loss += d[i] * h[i * (size_t)n + j] * d[j] / 2;
+    return loss;
+}
+
+/* What plain rounding loses, in which v10 plays no part; dead columns carry no error. */
 static void
-rtn_row(struct gptq_job *job, const double *h, int r, double *d)
+rtn_row(const struct gptq_job *job, int r, double *d)
 {
     struct qspec spec = *job->spec, *s = &spec;
     int n = job->cols;
@@ -152,20 +165,18 @@ rtn_row(struct gptq_job *job, const double *h, int r, double *d)
         int c = job->order[n - 1 - i];
         size_t at = scale_at(job, r, c);
         float zero = job->zero != NULL ? job->zero[at] : 0, step = q_step(s, job->scale[at], job->global_scale);
-        float w = job->w[(size_t)r * ld + (size_t)c];
+        float w = job->w[(size_t)r * ld + (size_t)c], to = job->target != NULL ? job->target[(size_t)r * ld +
+            (size_t)c] : w;
 
-        d[i] = job->dead[c] ? 0 : (double)(w - q_dequant_loop(s, q_round(s, w, step, zero), step, zero));
+        d[i] = job->dead[c] ? 0 : (double)(to - q_dequant_loop(s, q_round(s, w, step, zero), step, zero));
     }
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++)
-            job->rtn_loss += d[i] * h[(size_t)i * ld + (size_t)j] * d[j] / 2;
 }
 
 int
 ref_gptq(struct dev *dev, struct gptq_job *job)
 {
     size_t n = (size_t)job->cols;
-    double *h = mem_alloc(n * n, sizeof(*h)), *g = mem_alloc(n * n, sizeof(*g)), *w = mem_alloc(n, sizeof(*w));
+    double *h = mem_alloc(n * n, sizeof(*h)), *g = mem_alloc(n * n, sizeof(*g)), *w = mem_alloc(2 * n, sizeof(*w));
     int rc = RC_OS;
 
     (void)dev;
@@ -173,9 +184,13 @@ ref_gptq(struct dev *dev, struct gptq_job *job)
     if (h == NULL || g == NULL || w == NULL || (rc = textbook(h, g, job)) != RC_OK)
         goto out;
     for (int r = 0; r < job->rows; r++) {
-        round_row(job, g, r, w);
-        if (job->want_rtn)
-            rtn_row(job, h, r, w);
+        round_row(job, g, r, w, w + n);
+        if (job->target != NULL)
+            job->loss += row_loss(h, w + n, job->cols);
+        if (job->want_rtn) {
+            rtn_row(job, r, w);
+            job->rtn_loss += row_loss(h, w, job->cols);
+        }
     }
     if (!isfinite(job->loss) || !isfinite(job->rtn_loss))
         rc = err_set(RC_NUMERIC, "loss is not finite");

@@ -309,6 +309,25 @@ ref_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, i
 }
 
 static int
+ref_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *ef, const int16_t *e)
+{
+    size_t ld = (size_t)n;
+
+    (void)dev;
+    for (int r0 = 0; r0 < rows; r0 += HESS_CHUNK)
+        for (size_t i = 0; i < ld; i++)
+            for (size_t j = 0; j < ld; j++) {
+                double s = 0;
+
+                for (int r = r0; r < rows && r < r0 + HESS_CHUNK; r++)
+                    s += get(xf, dt, (size_t)r * ld + i) * get(x, dt, (size_t)r * ld + j);
+                acc[i * ld + j] += to_grid(s, ef[i], e[j]);
+            }
+    return RC_OK;
+}
+
+static int
 ref_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n)
 {
     (void)dev;
@@ -336,5 +355,6 @@ const struct backend backend_ref = {
     .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .matmul = ref_matmul,
     .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .scale = ref_scale,
     .add = ref_add, .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
-    .syrk = ref_syrk, .colsq = ref_colsq, .scales = ref_scales, .factor = ref_factor, .gptq = ref_gptq,
+    .syrk = ref_syrk, .cross = ref_cross, .colsq = ref_colsq, .scales = ref_scales, .factor = ref_factor,
+    .gptq = ref_gptq, .correction = ref_correction, .correct = ref_correct,
 };

@@ -280,6 +280,62 @@ syrk_case(enum dtype dt, int rows, int n)
     mem_free(e);
 }
 
+/* X_f'X in f64, each chunk on the grid: what both backends must add, the fast one but for its f32 sums. */
+static void
+cross_case(enum dtype dt, int rows, int n)
+{
+    size_t count = (size_t)n * (size_t)n;
+    void *x = random_values((size_t)rows * (size_t)n, dt), *xf = random_values((size_t)rows * (size_t)n, dt);
+    double *ref = mem_zalloc(count, 8), *first = mem_zalloc(count, 8), *got = mem_zalloc(count, 8);
+    int16_t *e = mem_alloc((size_t)n, sizeof(*e)), *ef = mem_alloc((size_t)n, sizeof(*ef));
+    static const struct { const char *isa; int threads; } runs[] = { { NULL, 1 }, { NULL, 3 }, { "avx2", 2 }, { "c",
+        1 } };
+
+    for (int i = 0; i < n; i++) {
+        e[i] = (int16_t)(-12 - i % 3);
+        ef[i] = (int16_t)(-10 - i % 5);
+    }
+    for (size_t r = 0; r < COUNT(runs); r++) {
+        struct pair p;
+
+        open_pair(&p, runs[r].isa, runs[r].threads);
+        memset(got, 0, count * 8);
+        assert_int_equal(backend_cpu.cross(p.cpu, got, xf, x, dt, rows, n, ef, e), RC_OK);
+        if (r == 0) {
+            assert_int_equal(backend_ref.cross(p.ref, ref, xf, x, dt, rows, n, ef, e), RC_OK);
+            memcpy(first, got, count * 8);
+        }
+        close_pair(&p);
+        assert_memory_equal(got, first, count * 8);
+    }
+    for (size_t i = 0; i < count; i++) {
+        double unit = ldexp(1, ef[i / (size_t)n] + e[i % (size_t)n]);
+
+        if (!(fabs(got[i] - ref[i]) <= 2 * unit + 1e-5 * sqrt(rows)) || fmod(got[i], unit) != 0)
+            fail_msg("cross %d x %d: [%zu] is %g, want %g", rows, n, i, got[i], ref[i]);
+    }
+    mem_free(x);
+    mem_free(xf);
+    mem_free(ref);
+    mem_free(first);
+    mem_free(got);
+    mem_free(e);
+    mem_free(ef);
+}
+
+static void
+test_cross(void **state)
+{
+    (void)state;
+    for (int s = 0; s < SIZES; s++) {
+        cross_case(DT_BF16, sizes[SIZES - 1 - s], sizes[s]);
+        cross_case(DT_F32, sizes[SIZES - 1 - s], sizes[s]);
+    }
+    cross_case(DT_BF16, 1100, 50);
+    cross_case(DT_F32, 1100, 50);
+    cross_case(DT_BF16, 600, 300);
+}
+
 static void
 test_syrk(void **state)
 {
@@ -443,7 +499,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_rope), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk),
+        cmocka_unit_test(test_rope), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk), cmocka_unit_test(test_cross),
         cmocka_unit_test(test_dot_same_bits), cmocka_unit_test(test_ops_same_bits),
         cmocka_unit_test(test_softmax_cols_same_bits), cmocka_unit_test(test_bf16_rows_same_bits),
         cmocka_unit_test(test_backend_find),

@@ -82,7 +82,7 @@ test_shipped(void **state)
             *p = (char)(*p >= 'A' && *p <= 'Z' ? *p - 'A' + 'a' : *p);
         if (recipe_read(&file, path, NULL) != RC_OK)
             fail_msg("%s", err_text());
-        assert_int_equal(recipe_preset(&preset, scheme_preset(i), 0, true, NULL, false), RC_OK);
+        assert_int_equal(recipe_preset(&preset, scheme_preset(i), 0, true, NULL, false, false), RC_OK);
         assert_int_equal(recipe_json(file, &a), RC_OK);
         assert_int_equal(recipe_json(preset, &b), RC_OK);
         if (!json_equal(json_object_get(a, "groups"), json_object_get(b, "groups")))
@@ -249,7 +249,7 @@ test_round_trips(void **state)
     (void)closedir(d);
     assert_true(n >= 15);
     for (int i = 0; scheme_preset(i) != NULL; i++) {
-        assert_int_equal(recipe_preset(&r, scheme_preset(i), 0, i % 2 == 0, NULL, false), RC_OK);
+        assert_int_equal(recipe_preset(&r, scheme_preset(i), 0, i % 2 == 0, NULL, false, false), RC_OK);
         round_trip(r, scheme_preset(i));
         recipe_free(r);
     }
@@ -272,7 +272,7 @@ test_yaml(void **state)
     char *text;
 
     (void)state;
-    assert_int_equal(recipe_preset(&r, "w4a16", 0, true, NULL, false), RC_OK);
+    assert_int_equal(recipe_preset(&r, "w4a16", 0, true, NULL, false, false), RC_OK);
     assert_int_equal(recipe_yaml(r, &text), RC_OK);
     assert_string_equal(text,
         "default_stage:\n"
@@ -288,7 +288,7 @@ test_yaml(void **state)
         "      actorder: static\n");
     mem_free(text);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W4A16", 64, false, NULL, false), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W4A16", 64, false, NULL, false, false), RC_OK);
     assert_string_equal(r->groups[0].scheme.name, "W4A16");
     assert_int_equal(r->groups[0].scheme.weights.group, 64);
     assert_false(r->groups[0].gptq);
@@ -296,13 +296,13 @@ test_yaml(void **state)
     assert_non_null(strstr(text, "            group_size: 64\n            strategy: group\n"));
     mem_free(text);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W8A8", -1, true, NULL, false), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W8A8", -1, true, NULL, false, false), RC_OK);
     assert_int_equal(r->groups[0].scheme.weights.strategy, ARGS_CHANNEL);
     recipe_free(r);
-    assert_int_equal(recipe_preset(&r, "W5A99", 0, true, NULL, false), RC_DATA);
+    assert_int_equal(recipe_preset(&r, "W5A99", 0, true, NULL, false, false), RC_DATA);
     assert_string_equal(err_text(), "W5A99: unknown scheme");
     assert_null(r);
-    assert_int_equal(recipe_preset(&r, "FP8", 32, true, NULL, false), RC_DATA);
+    assert_int_equal(recipe_preset(&r, "FP8", 32, true, NULL, false, false), RC_DATA);
     assert_string_equal(err_text(), "a group size can be chosen for integer weights only");
 }
 
@@ -314,7 +314,7 @@ test_plan_changed(void **state)
     json_t *j, *g;
 
     (void)state;
-    assert_int_equal(recipe_preset(&r, "W8A16", 0, true, NULL, false), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W8A16", 0, true, NULL, false, false), RC_OK);
     j = json_of(r);
     g = json_array_get(json_object_get(j, "groups"), 0);
     json_object_set_new(g, "block_size", json_integer(64));
@@ -552,7 +552,7 @@ test_unused(void **state)
     finds(r, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", "Linear", 0, "");
     check_says(r, "r.yaml: pattern \"re:(a|aa)+$\" cannot be matched with "
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac: too many steps");
-    assert_int_equal(recipe_preset(&r, "W4A16", 0, true, NULL, false), RC_OK);
+    assert_int_equal(recipe_preset(&r, "W4A16", 0, true, NULL, false, false), RC_OK);
     finds(r, "m.q_proj", "Linear", 0, "");
     check_says(r, "ignore entry \"lm_head\" matches no module");
 
@@ -710,7 +710,7 @@ test_v10(void **state)
         assert_int_equal(r->groups[0].actorder, rows[i].want != ACTORDER_NONE);
         recipe_free(r);
     }
-    assert_int_equal(recipe_preset(&r, "w8a16", 0, true, NULL, true), RC_OK);
+    assert_int_equal(recipe_preset(&r, "w8a16", 0, true, NULL, true, false), RC_OK);
     assert_int_equal(r->groups[0].scheme.weights.strategy, ARGS_CHANNEL);
     assert_string_equal(r->groups[0].scheme.weights.observer, "memoryless_minmax");
     recipe_free(r);

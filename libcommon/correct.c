@@ -1,0 +1,109 @@
+/* correct - targets that make up for what the modules before have lost */
+#include "correct.h"
+
+#include "mem.h"
+#include "msg.h"
+#include "scales.h"
+
+enum { TRIES = 3, GROWTH = 10 };
+
+double
+correct_lambda(double lambda, int n, int64_t tokens)
+{
+    double want = (double)CORRECT_TOKENS * n;
+
+    return tokens > 0 && (double)tokens < want ? lambda * want / (double)tokens : lambda;
+}
+
+/* l [n, n], order and dead [n] are scratch. */
+static int
+solve(float *m, double *lambda, struct run *run, const struct hess *h, const char *task, float *l, int *order,
+    uint8_t *dead)
+{
+    double s = 2.0 / (double)h->sequences;
+    int rc = RC_OK;
+
+    for (int i = 0; i < h->n; i++)
+        order[i] = i;
+    for (int i = 0; i < TRIES; i++, *lambda *= GROWTH) {
+        if ((rc = run->bk->factor(run->dev, l, dead, h->sum, s, order, *lambda, h->n)) == RC_OK)
+            return run->bk->correction(run->dev, m, hess_cross(h), h->sum, s, l, h->n);
+        if (rc != RC_NUMERIC)
+            return rc;
+        event_emit(&run->log, "lambda", EVENT_STR("task", task), EVENT_REAL("lambda", *lambda));
+    }
+    return rc;
+}
+
+int
+correct_open(struct correction *c, struct run *run, const struct hess *h, const char *task, double lambda)
+{
+    size_t n = (size_t)h->n;
+    float *l = NULL;
+    int *order = NULL, rc = RC_OS;
+    uint8_t *dead = NULL;
+
+    *c = (struct correction){ 0 };
+    if (!h->pairs)
+        return err_set(RC_DATA, "Hessian has no cross product");
+    c->lambda = correct_lambda(lambda, h->n, h->rows);
+    c->distance = hess_distance(h);
+    if ((l = mem_alloc(n * n, sizeof(*l))) != NULL && (order = mem_alloc(n, sizeof(*order))) != NULL &&
+        (dead = mem_alloc(n, 1)) != NULL && (c->m = mem_alloc(n * n, sizeof(*c->m))) != NULL)
+        rc = solve(c->m, &c->lambda, run, h, task, l, order, dead);
+    mem_free(l);
+    mem_free(order);
+    mem_free(dead);
+    if (rc != RC_OK)
+        correct_close(c);
+    return rc;
+}
+
+void
+correct_close(struct correction *c)
+{
+    mem_free(c->m);
+    *c = (struct correction){ 0 };
+}
+
+int
+correct_rows(float **out, struct run *run, const float *w, const float *m, int rows, int n)
+{
+    size_t count = (size_t)rows * (size_t)n;
+    float sum = 0;
+
+    if ((*out = mem_alloc(count, sizeof(**out))) == NULL)
+        return RC_OS;
+    TRY(run->bk->correct(run->dev, *out, w, m, rows, n));
+    for (size_t i = 0; i < count; i++)
+        sum += (*out)[i] * 0.0f; /* NaN once any is not finite */
+    return sum == 0.0f ? RC_OK : err_set(RC_NUMERIC, "corrected weights are not finite");
+}
+
+int
+correct_compare(struct gptq_job *job, struct run *run, const struct task *t, const struct correction *c,
+    const float *diag)
+{
+    struct gptq_job own = *job;
+    struct task_weights w = { 0 };
+    int rc = scales_choose(&w, run, t, job->spec, diag, NULL, NULL);
+
+    if (rc == RC_OK && (own.codes = mem_alloc((size_t)job->rows * (size_t)job->cols, 1)) == NULL)
+        rc = RC_OS;
+    if (rc == RC_OK) {
+        own.w = w.w;
+        own.target = job->w;
+        own.scale = w.scale;
+        own.zero = w.zero;
+        own.global_scale = w.global_scale;
+        own.want_rtn = true;
+        rc = run->bk->gptq(run->dev, &own);
+        job->rtn_loss = own.rtn_loss;
+        event_emit(&run->log, "correct", EVENT_STR("task", t->name), EVENT_INT("step", t->step), EVENT_REAL("loss",
+            job->loss), EVENT_REAL("uncorrected_loss", own.loss), EVENT_REAL("rtn_loss", own.rtn_loss), EVENT_REAL(
+            "lambda", c->lambda), EVENT_REAL("distance", c->distance));
+        mem_free(own.codes);
+    }
+    scales_free(&w);
+    return rc;
+}

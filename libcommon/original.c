@@ -1,0 +1,140 @@
+/* original - the second stream of hidden states: what the original model computes for the same tokens */
+#include "original.h"
+
+#include "mem.h"
+#include "msg.h"
+#include "state.h"
+
+#include <string.h>
+
+int
+original_open(struct original *o, struct run *run, int blocks, bool eager)
+{
+    *o = (struct original){ .run = run, .layer = -1 };
+    if (!plan_pairs(&run->plan))
+        return RC_OK;
+    TRY(fwd_open(&o->fwd, run->bk, run->dev, &run->arch, run->dt, run_source_dense, run));
+    o->fwd.eager = eager;
+    o->on = true;
+    o->blocks = mem_zalloc((size_t)blocks, sizeof(*o->blocks));
+    o->count = o->blocks != NULL ? blocks : 0;
+    return o->blocks != NULL ? RC_OK : RC_OS;
+}
+
+void
+original_close(struct original *o)
+{
+    for (int i = 0; i < o->count; i++)
+        fwd_block_free(&o->blocks[i]);
+    mem_free(o->blocks);
+    fwd_close(&o->fwd);
+    *o = (struct original){ 0 };
+}
+
+int
+original_begin(struct original *o, int i, const int *lengths, int samples, const int32_t *ids)
+{
+    if (!o->on)
+        return RC_OK;
+    TRY(fwd_block_init(&o->fwd, &o->blocks[i], lengths, samples));
+    return fwd_begin(&o->fwd, &o->blocks[i], ids);
+}
+
+int
+original_restore(struct original *o, int i, const int *lengths, int samples, int step, int id)
+{
+    if (!o->on)
+        return RC_OK;
+    TRY(fwd_block_init(&o->fwd, &o->blocks[i], lengths, samples));
+    return state_load(o->run, step, id, &o->blocks[i], true);
+}
+
+int
+original_norms(struct original *o, int layer)
+{
+    if (o->on && o->layer != layer) {
+        TRY(fwd_norms(&o->fwd, layer));
+        o->layer = layer;
+    }
+    return RC_OK;
+}
+
+int
+original_load(struct original *o, int layer, int first, int end)
+{
+    if (!o->on)
+        return RC_OK;
+    TRY(original_norms(o, layer));
+    return first < end ? fwd_load(&o->fwd, first, end) : fwd_load_router(&o->fwd);
+}
+
+void
+original_unload(struct original *o)
+{
+    if (o->on)
+        fwd_unload(&o->fwd);
+}
+
+int
+original_step(struct original *o, struct fwd_block *b)
+{
+    return o->on ? fwd_step(&o->fwd, b) : RC_OK;
+}
+
+int
+original_input(struct original *o, const struct fwd_block *b, const void **x)
+{
+    *x = NULL;
+    return o->on ? fwd_input(&o->fwd, b, x) : RC_OK;
+}
+
+int
+original_route(struct original *o, const struct fwd_block *b, const struct fwd *first, const void **x)
+{
+    size_t n = (size_t)b->rows * (size_t)o->run->arch.experts_per_token;
+
+    TRY(fwd_route(&o->fwd, b, x));
+    memcpy(o->fwd.route.expert, first->route.expert, n * sizeof(*first->route.expert));
+    memcpy(o->fwd.route.weight, first->route.weight, n * sizeof(*first->route.weight));
+    return RC_OK;
+}
+
+int
+original_expert(struct original *o, const struct fwd_block *b, const void *x, int e, bool all, const void **in)
+{
+    int rows;
+
+    return fwd_expert_input(&o->fwd, b, x, e, all, in, &rows);
+}
+
+int
+original_copy(const struct fwd *f, struct fwd_block *to, const struct fwd_block *b)
+{
+    TRY(fwd_block_init(f, to, b->tokens, b->samples));
+    memcpy(to->hidden, b->hidden, (size_t)b->rows * (size_t)f->arch->hidden * dtype_size(f->dt));
+    return RC_OK;
+}
+
+void
+original_distance(const struct original *o, const struct fwd_block *b, int i, double *apart, double *size)
+{
+    const struct fwd_block *f = &o->blocks[i];
+    bool waits = b->pending != NULL;
+    size_t width = (size_t)(waits ? fwd_pending(o->fwd.arch, o->fwd.layer, b->point) : o->fwd.arch->hidden);
+    size_t count = (size_t)b->rows * width, step = dtype_size(o->fwd.dt);
+    const char *x = waits ? b->pending : b->hidden, *xf = waits ? f->pending : f->hidden;
+    float v[256], vf[256];
+
+    for (size_t at = 0; at < count; at += 256) {
+        size_t n = count - at < 256 ? count - at : 256;
+
+        (void)dtype_to_f32(v, x + at * step, o->fwd.dt, n);
+        (void)dtype_to_f32(vf, xf + at * step, o->fwd.dt, n);
+        for (size_t k = 0; k < n; k++) {
+            double d = (double)vf[k] - (double)v[k];
+
+            *apart += d * d;
+            *size += (double)vf[k] * (double)vf[k];
+        }
+    }
+}

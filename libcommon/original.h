@@ -1,0 +1,50 @@
+/* original - the second stream of hidden states: what the original model computes for the same tokens
+ *
+ * Where targets are corrected (llmc-gptq(1)), llmc-calib runs every block twice: through the model as it stands, and,
+ * with weights of the source, through the original. Both enter each point together, so that their inputs are pairs,
+ * row by row. Where experts get the rows that are routed to them, both streams take the rows that the compressed model
+ * routes.
+ *
+ *     original_open; original_block for each block, then from the start or from its saved state
+ *     each step, as the first stream: original_load, original_step of every block; original_unload
+ */
+#ifndef LLMC_ORIGINAL_H
+#define LLMC_ORIGINAL_H
+
+#include "run.h"
+
+struct original {
+    bool              on;     /* false: all functions do nothing */
+    struct run       *run;
+    struct fwd        fwd;
+    struct fwd_block *blocks; /* as many as the caller's, in its order */
+    int               count;
+    int               layer;  /* whose norms are loaded; -1: none */
+};
+
+int  original_open(struct original *o, struct run *run, int blocks, bool eager);
+void original_close(struct original *o); /* harmless on a zeroed struct */
+/* Block i of the caller, of the plan's number id: the token ids' hidden states, or those saved as entering a step. */
+int  original_begin(struct original *o, int i, const int *lengths, int samples, const int32_t *ids);
+int  original_restore(struct original *o, int i, const int *lengths, int samples, int step, int id);
+
+int  original_norms(struct original *o, int layer);
+/* Weights for points [first, end) of a layer, or of its router alone where first is end. */
+int  original_load(struct original *o, int layer, int first, int end);
+void original_unload(struct original *o);
+int  original_step(struct original *o, struct fwd_block *b);
+
+/* The input of b's point. */
+int  original_input(struct original *o, const struct fwd_block *b, const void **x);
+/* Of experts: x = norm(x) with the routes that the first stream has just taken for the same rows; then of expert e. */
+int  original_route(struct original *o, const struct fwd_block *b, const struct fwd *first, const void **x);
+int  original_expert(struct original *o, const struct fwd_block *b, const void *x, int e, bool all, const void **in);
+
+/* A copy of b to go on with, while b waits. */
+int  original_copy(const struct fwd *f, struct fwd_block *to, const struct fwd_block *b);
+
+/* How far what follows a step is from the original: sums over rows of |x_f - x|^2 and of |x_f|^2, of what waits at b's
+ * point or else of the residual stream. */
+void original_distance(const struct original *o, const struct fwd_block *b, int i, double *apart, double *size);
+
+#endif

@@ -1,0 +1,210 @@
+#!/bin/sh
+# --correct: targets from the original's outputs; every scheme, experts, orders of layers, ranks, kills
+. "${0%/*}/lib.sh"
+. "$data/mk/demo.sh"
+. "$data/mk/arch.sh"
+no_leak_check
+
+ids 64 18 >ids
+ids 64 16 >ids.16
+short small
+
+plan() {    # DIR RANKS [option ...]
+    p_dir=$1 p_ranks=$2
+    shift 2
+    llmc-shard -C "$p_dir" -m small -d ids --block-tokens 128 --ranks "$p_ranks" -q "$@"
+}
+out() {     # DIR of work: the digests of its checkpoint, which is sound
+    rm -rf out
+    llmc-pack -C "$1" -o out -q >/dev/null && llmc-pack --check out --against small >&2 && (cd out && sha256sum ./*)
+}
+values() {  # FILE of log, EVENT, KEY: one a line
+    sed -n "s/.*\"event\": \"$2\".*\"$3\": \([-+0-9.e]*\).*/\1/p" "$1"
+}
+
+# --- what it does ---
+
+plan plain 1 -s W4A16 -g 32
+llmc pipeline -C plain -q >plain.out
+llmc-shard -C fewer -m small -d ids.16 --block-tokens 128 -s W4A16 -g 32 -q # what goes into the sums of the next
+llmc pipeline -C fewer -q >fewer.out
+plan one 1 -s W4A16 -g 32 --correct
+llmc pipeline -C one -q >one.out
+out one >one.sums
+ok 'all modules are through' '[ "$(grep -c . one.sums)" -ge 4 ] && [ -z "$(find one/weights -type l)" ]'
+ok 'the first step has nothing to make up for, the others have' '
+    awk "\$1 ~ /layers.0.*[qkv]_proj/" fewer.out | cut -f1,3 >a
+    awk "\$1 ~ /layers.0.*[qkv]_proj/" one.out | cut -f1,3 >b
+    [ "$(grep -c . a)" -eq 3 ] && diff a b
+    awk "\$1 !~ /layers.0.*[qkv]_proj/" fewer.out | cut -f1,3 >a
+    awk "\$1 !~ /layers.0.*[qkv]_proj/" one.out | cut -f1,3 >b
+    paste a b | awk "\$2 == \$4 { print; bad = 1 } END { exit bad || NR != 11 }"
+'
+ok 'every module comes nearer to the outputs of the original than GPTQ alone, and that nearer than plain rounding' '
+    values one/log/llmc-gptq.0.jsonl correct loss >a
+    values one/log/llmc-gptq.0.jsonl correct uncorrected_loss >b
+    values one/log/llmc-gptq.0.jsonl correct rtn_loss >c
+    [ "$(grep -c . a)" -eq 14 ]
+    paste a b c | awk "!(\$1 > 0 && \$1 <= 1.05 * \$2 && \$2 < \$3) { print NR, \$0; bad = 1 }
+        { s += \$1; t += \$2 } END { print s, t; exit bad || s >= 0.97 * t }"
+'
+ok 'of nine blocks one is kept out of all sums' '
+    values one/log/llmc-hessian.0.jsonl hessian rows | sort -u >got
+    [ "$(cat got)" = 1024 ]
+'
+ok 'the log tells how far both kinds of blocks are from the original' '
+    for k in apart size held_apart held_size; do values one/log/llmc-calib.0.jsonl distance $k >$k; done
+    [ "$(grep -c . apart)" -eq 7 ]
+    paste apart size held_apart held_size | awk "!(\$1 > 0 && \$1 < 0.2 * \$2 && \$3 > 0 && \$3 < 0.2 * \$4 && \$3 / \$4 < 10 * \$1 / \$2) {
+        print; bad = 1 } END { exit bad }"
+'
+ok 'the checkpoint does not differ in form' '
+    out plain >/dev/null && mv out plain.dir && out one >/dev/null
+    cmp plain.dir/config.json out/config.json && cmp plain.dir/recipe.yaml out/recipe.yaml && echo "it is not in the recipe" && exit 1
+    grep -q "correct: true" out/recipe.yaml
+'
+ok 'the model is better for it, on text that was not calibrated with' '
+    ids 256 64 >many
+    for c in "" --correct; do
+        rm -rf m && llmc run "$demo" -s W2A16 -g 32 -d many -n 64 -l 256 -o m -q $c >/dev/null
+        llmc-eval -m m -d "$demo/eval.jsonl" -l 256 -w 24 -q | cut -f2 >ppl$c
+    done
+    paste ppl ppl--correct | awk "{ print; exit !(\$1 > 1 && \$2 < 0.99 * \$1) }"
+'
+
+# --- the same bytes ---
+
+ok 'of three threads' 'plan j3 1 -s W4A16 -g 32 --correct && llmc pipeline -C j3 -q -j 3 >/dev/null && out j3 | diff one.sums -'
+ok 'of frames that go through the pipe' '
+    plan inline 1 -s W4A16 -g 32 --correct
+    llmc-calib -C inline -q --frames inline | llmc-hessian -C inline -q | llmc-gptq -C inline -q >/dev/null
+    out inline | diff one.sums -
+'
+files() {   # DIR RANKS
+    f_pids= f_rc=0 r=0
+    while [ $r -lt "$2" ]; do
+        llmc pipeline -C "$1" --rank $r --ranks "$2" --comm files -q >"$1.out.$r" 2>"$1.err.$r" &
+        f_pids="$f_pids $!" r=$((r + 1))
+    done
+    for pid in $f_pids; do
+        wait "$pid" || f_rc=$?
+    done
+    cat "$1".err.*
+    return $f_rc
+}
+for n in 2 3; do
+    ok "of $n ranks by files" "plan f$n $n -s W4A16 -g 32 --correct && files f$n $n && out f$n | diff one.sums -"
+    case $(llmc-hessian --version) in
+    *'MPI yes'*) ok "of $n ranks by MPI" "
+        plan m$n $n -s W4A16 -g 32 --correct
+        timeout 60 mpirun --allow-run-as-root --oversubscribe --bind-to none -n $n llmc pipeline -C m$n -q --comm mpi >/dev/null
+        out m$n | diff one.sums -" ;;
+    *) skip "of $n ranks by MPI" 'no MPI' ;;
+    esac
+done
+ok 'of Hessians that are kept, and rounded by themselves' '
+    plan kept 1 -s W4A16 -g 32 --correct
+    llmc pipeline -C kept --keep -q >/dev/null
+    sum=$(sha256sum <kept/weights/model.layers.1.mlp.down_proj.safetensors)
+    llmc-gptq -C kept --again -m "*.1.mlp.down_proj" -q </dev/null
+    [ "$sum" = "$(sha256sum <kept/weights/model.layers.1.mlp.down_proj.safetensors)" ]
+'
+ok 'after kills at states of either stream, which a restart reads' '
+    n=3 times=0 read=0
+    while [ $n -lt 200 ]; do
+        rm -rf k
+        plan k 1 -s W4A16 -g 32 --correct
+        LLMC_FAIL="any:$n:KILL:*state/*" LLMC_FAIL_LOG=struck LD_PRELOAD=$build/t/fail.so \
+            ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} llmc-calib -C k -q --state-seconds 0 2>/dev/null |
+            llmc-hessian -C k -q 2>/dev/null | llmc-gptq -C k -q >/dev/null 2>&1 || :
+        [ -s struck ] || break
+        ls k/state/*/*.original.safetensors >/dev/null 2>&1 && read=$((read + 1))
+        rm -f struck
+        llmc pipeline -C k -q >/dev/null
+        out k | diff one.sums -
+        n=$((n + 37)) times=$((times + 1))
+    done
+    rm -rf k
+    echo "$times kills, $read with states"
+    [ $times -ge 3 ] && [ $read -ge 2 ]
+'
+
+# --- schemes, orders, experts ---
+
+for s in W4A16_ASYM W8A8 NVFP4A16 NVFP4 MXFP4A16 FP8 FP8_BLOCK W3A16; do
+    ok "$s" "
+        rm -rf s && plan s 1 -s $s --correct && llmc pipeline -C s -q >/dev/null && out s >/dev/null
+        values s/log/llmc-gptq.0.jsonl correct loss >a
+        values s/log/llmc-gptq.0.jsonl correct uncorrected_loss >b
+        paste a b | awk '{ s += \$1; t += \$2 } END { print s, t; exit NR != 14 || s > t }'
+    "
+done
+ok '--sequential layer' '
+    rm -rf s && plan s 1 -s W4A16 -g 32 --correct --sequential layer && llmc pipeline -C s -q >/dev/null && out s >/dev/null
+    values s/log/llmc-gptq.0.jsonl correct distance >a
+    awk "{ if (NR <= 7 && \$1 > 1e-5) bad = 1; s += \$1 } END { exit bad || NR != 14 || s <= 0 }" a
+'
+family stacked moe
+tokens 24 24 >moe.ids
+for e in all routed; do
+    ok "experts calibrated with $e tokens" "
+        llmc run moe -s W4A16 -g 16 --correct --experts $e --expert-tokens 16 -d moe.ids -n 24 -l 24 -q --keep -o moe.$e >tasks
+        values moe.$e.work/log/llmc-gptq.0.jsonl correct loss >a
+        values moe.$e.work/log/llmc-gptq.0.jsonl correct uncorrected_loss >b
+        paste a b | awk '{ s += \$1; t += \$2 } END { print NR, s, t; exit NR < 30 || s > t }'
+        llmc-pack --check moe.$e --against moe
+    "
+done
+cat >part.yaml <<'EOF'
+s_stage:
+  q_modifiers:
+    GPTQModifier:
+      ignore: [lm_head]
+      correct: true
+      correct_lambda: 1.0
+      config_groups:
+        a: { targets: ["re:.*mlp.*"], weights: { num_bits: 4, type: int, symmetric: true, strategy: group, group_size: 32 } }
+  r_modifiers:
+    GPTQModifier:
+      ignore: [lm_head]
+      config_groups:
+        b: { targets: ["re:.*self_attn.*"], weights: { num_bits: 8, type: int, symmetric: true, strategy: channel } }
+EOF
+ok 'a recipe may correct some modules' '
+    plan part 1 -r part.yaml && llmc pipeline -C part -q >/dev/null && out part >/dev/null
+    [ "$(values part/log/llmc-gptq.0.jsonl correct lambda | sort -u)" = 1.3333333333333333 ] ||
+        values part/log/llmc-gptq.0.jsonl correct lambda | sort | uniq -c
+    [ "$(values part/log/llmc-gptq.0.jsonl correct loss | grep -c .)" -eq 6 ]
+'
+
+# --- what is refused ---
+
+refused 64 'with --sequential none there is nothing to correct' 'nothing to correct' 'llmc-shard -C w -m small -d ids -s W4A16 --correct --sequential none'
+refused 64 'plain rounding' 'not with plain rounding' 'llmc-shard -C w -m small -s W4A16 -a rtn --correct'
+refused 64 'beside a recipe' 'a recipe says so itself' 'llmc-shard -C w -m small -d ids -r part.yaml --correct'
+refused 65 'rules of 0.10' '--compat 0.10' 'llmc-shard -C w -m small -d ids -s W4A16 --correct --compat 0.10'
+bad() {     # CODE 'name' PATTERN LINE of a recipe
+    sed "s/correct_lambda: .*/$4/" part.yaml >bad.yaml
+    refused "$1" "$2" "$3" 'llmc-shard -C w -m small -d ids -r bad.yaml'
+}
+bad 65 'a lambda that is negative' 'bad.yaml: line 6: .*correct_lambda is negative' 'correct_lambda: -1'
+bad 65 'a lambda that is no number' 'correct_lambda is not a number' 'correct_lambda: high'
+sed '/correct: true/d' part.yaml >bad.yaml
+refused 65 'a lambda for nothing' 'correct_lambda without correct: true' 'llmc-shard -C w -m small -d ids -r bad.yaml'
+sed 's/correct: true/correct: 1/; /correct_lambda/d' part.yaml >bad.yaml
+refused 65 'a switch that is none' 'correct is not true or false' 'llmc-shard -C w -m small -d ids -r bad.yaml'
+ok 'a stream without the other half of pairs' '
+    plan half 1 -s W4A16 -g 32
+    plan pair 1 -s W4A16 -g 32 --correct
+    llmc-calib -C half -s 0 -q >x
+    a=$(sed -n "s/.*\"fingerprint\": \"\([0-9a-f]*\)\".*/\1/p" half/plan.json)
+    b=$(sed -n "s/.*\"fingerprint\": \"\([0-9a-f]*\)\".*/\1/p" pair/plan.json)
+    perl -pe "s/$a/$b/g" <x >y
+    rc=0; llmc-hessian -C pair -q <y >/dev/null 2>err || rc=$?
+    cat err; [ $rc -eq 65 ] && grep -q "not a pair" err
+'
+ok 'a plan with it and one without are different' '
+    rc=0; llmc-shard -C one -m small -d ids --block-tokens 128 -q -s W4A16 -g 32 2>err || rc=$?
+    cat err; [ $rc -eq 65 ] && grep -q "another recipe" err
+'
+done_testing
