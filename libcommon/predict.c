@@ -262,8 +262,9 @@ add_space(struct prediction *out, const struct model_cost *m, const struct step 
     out->memory = largest(out->memory, states + weights + sums * (m->p->ranks > 1 ? 2 : 1) + gptq);
 }
 
+/* steps: filled, or NULL. */
 static void
-run_through(struct prediction *out, struct model_cost *m)
+run_through(struct prediction *out, struct model_cost *m, struct predict_step *steps)
 {
     const struct plan *p = m->p;
     double busiest = 0, all = 0, states = 0;
@@ -272,12 +273,17 @@ run_through(struct prediction *out, struct model_cost *m)
     for (int i = 0; i < p->step_count; i++) {
         const struct step *s = &p->steps[i];
         double bytes, forward = forward_cost(m, s) * passes, products = sums_cost(m, i, &bytes), slowest = 0;
+        struct predict_step now;
 
         for (int r = 0; r < p->ranks; r++)
             slowest = largest(slowest, m->tokens[r] * (forward / m->r->forward + products / m->r->products));
-        out->calibrate += slowest;
-        out->reduce += 2 * bytes * (p->ranks - 1) / p->ranks / m->r->link;
-        out->compress += compress_cost(m, s, &out->longest);
+        now = (struct predict_step){ .calibrate = slowest, .reduce = 2 * bytes * (p->ranks - 1) / p->ranks / m->r->link,
+            .compress = compress_cost(m, s, &out->longest) };
+        out->calibrate += now.calibrate;
+        out->reduce += now.reduce;
+        out->compress += now.compress;
+        if (steps != NULL)
+            steps[i] = now;
         add_space(out, m, s, bytes);
     }
     for (int r = 0; r < p->ranks; r++) {
@@ -291,22 +297,31 @@ run_through(struct prediction *out, struct model_cost *m)
 }
 
 int
-predict(struct prediction *out, struct plan *p, const struct arch *a, const struct rates *r, int ranks)
+predict_assigned(struct prediction *out, const struct plan *p, const struct arch *a, const struct rates *r,
+    struct predict_step *steps)
 {
     struct model_cost m = { .p = p, .a = a, .r = r };
     int rc = RC_OS;
 
-    *out = (struct prediction){ .ranks = ranks };
-    m.tokens = mem_zalloc((size_t)ranks, sizeof(*m.tokens));
-    m.load = mem_zalloc((size_t)ranks, sizeof(*m.load));
-    m.total = mem_zalloc((size_t)ranks, sizeof(*m.total));
-    if (m.tokens != NULL && m.load != NULL && m.total != NULL && (rc = assign_ranks(p, ranks)) == RC_OK) {
+    *out = (struct prediction){ .ranks = p->ranks };
+    m.tokens = mem_zalloc((size_t)p->ranks, sizeof(*m.tokens));
+    m.load = mem_zalloc((size_t)p->ranks, sizeof(*m.load));
+    m.total = mem_zalloc((size_t)p->ranks, sizeof(*m.total));
+    if (m.tokens != NULL && m.load != NULL && m.total != NULL) {
         for (int b = 0; b < p->block_count; b++)
             m.tokens[p->blocks[b].rank] += p->blocks[b].tokens;
-        run_through(out, &m);
+        run_through(out, &m, steps);
+        rc = RC_OK;
     }
     mem_free(m.tokens);
     mem_free(m.load);
     mem_free(m.total);
     return rc;
+}
+
+int
+predict(struct prediction *out, struct plan *p, const struct arch *a, const struct rates *r, int ranks)
+{
+    TRY(assign_ranks(p, ranks));
+    return predict_assigned(out, p, a, r, NULL);
 }

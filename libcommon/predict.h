@@ -29,7 +29,14 @@ struct prediction {
 /* About a second of arithmetic. */
 int predict_rates(struct rates *r, const struct backend *bk, struct dev *dev, enum dtype dt);
 
-/* Assigns the plan to so many ranks. Blocks must be there. */
+struct predict_step { /* seconds of its slowest rank */
+    double calibrate, reduce, compress;
+};
+
+/* As the plan is assigned; steps: [p->step_count], or NULL. Blocks must be there. */
+int predict_assigned(struct prediction *out, const struct plan *p, const struct arch *a, const struct rates *r,
+    struct predict_step *steps);
+/* Assigns the plan to so many ranks first. */
 int predict(struct prediction *out, struct plan *p, const struct arch *a, const struct rates *r, int ranks);
 
 #endif

@@ -4,9 +4,9 @@
 . "$data/mk/demo.sh"
 
 man=$root/man
-stages='shard calib hessian gptq pack eval'
-pages='llmc.1 llmc-shard.1 llmc-calib.1 llmc-hessian.1 llmc-gptq.1 llmc-pack.1 llmc-eval.1 llmc-workdir.5 llmc-recipe.5
-    llmc-stream.5 llmc.7'
+stages='shard calib hessian gptq pack eval report'
+pages='llmc.1 llmc-shard.1 llmc-calib.1 llmc-hessian.1 llmc-gptq.1 llmc-pack.1 llmc-eval.1 llmc-report.1
+    llmc-workdir.5 llmc-recipe.5 llmc-stream.5 llmc.7'
 
 section() {     # PAGE TITLE
     sed -n "/^\.Sh $2\$/,/^\.Sh /p" "$man/$1" | sed '1d; /^\.Sh /d'
@@ -167,7 +167,7 @@ ok 'and the keys of plan.json' '
 # --- examples, in the order in which one builds on the other ---
 
 for p in llmc-shard.1 llmc-calib.1 llmc-hessian.1 llmc-gptq.1 llmc-workdir.5 llmc-stream.5 llmc-pack.1 llmc-eval.1 \
-    llmc-recipe.5 llmc.1; do
+    llmc-recipe.5 llmc-report.1 llmc.1; do
     ok "the examples of $p work" '
         literal "$p" EXAMPLES >script
         [ -s script ] && cat script

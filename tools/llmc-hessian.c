@@ -220,7 +220,7 @@ static int
 finish(struct sums *s, const struct comm_sum *c, double start)
 {
     struct st_meta meta[] = { { "plan", s->run.plan.fingerprint } };
-    double waited = run_clock() - start;
+    double waited = run_clock() - start, published;
     char path[PATH_MAX];
     int rc = RC_OK;
 
@@ -233,9 +233,10 @@ finish(struct sums *s, const struct comm_sum *c, double start)
         TRY(hess_publish(c->h, path, s->durable, meta, 1));
         rc = announce(s, (int)c->point, path);
     }
+    published = run_clock() - start - waited;
     event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point", arch_point_name(c->point)),
         EVENT_INT("rows", c->h->rows), EVENT_INT("n", c->h->n), EVENT_REAL("seconds", s->seconds),
-        EVENT_REAL("reduce_seconds", waited));
+        EVENT_REAL("reduce_seconds", waited), EVENT_REAL("publish_seconds", published));
     hess_free(c->h); /* whoever factorises it needs the room */
     mem_trim();
     return rc;
