@@ -150,18 +150,36 @@ file_is_stale(const char *name, const char *stem)
     return *end == '\0' && pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
 }
 
+static void
+collect_at(int fd)
+{
+    DIR *d = fdopendir(fd);
+    struct dirent *e;
+    struct stat sb;
+
+    if (d == NULL) {
+        (void)close(fd);
+        return;
+    }
+    while ((e = readdir(d)) != NULL) {
+        int sub;
+
+        if (file_is_stale(e->d_name, NULL) && unlinkat(dirfd(d), e->d_name, 0) == 0)
+            continue;
+        if (e->d_name[0] != '.' && fstatat(dirfd(d), e->d_name, &sb, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISDIR(sb.st_mode) && (sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0)
+            collect_at(sub);
+    }
+    (void)closedir(d);
+}
+
 void
 file_collect(const char *dir)
 {
-    struct dirent *e;
-    DIR *d = opendir(dir);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (d == NULL)
-        return;
-    while ((e = readdir(d)) != NULL)
-        if (file_is_stale(e->d_name, NULL))
-            (void)unlinkat(dirfd(d), e->d_name, 0);
-    (void)closedir(d);
+    if (fd >= 0)
+        collect_at(fd);
 }
 
 char *

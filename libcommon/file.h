@@ -29,7 +29,7 @@ void file_abort(struct file_tmp *f);  /* harmless after commit, after a failed b
 void file_cleanup_signal_safe(void);  /* removes this process's unpublished temporaries */
 
 int file_publish(const char *path, const void *data, size_t bytes); /* the three in one */
-/* Removes x.tmp.HOST.PID files in a directory whose process on this host is gone. */
+/* Removes x.tmp.HOST.PID files in a directory and below it whose process on this host is gone. */
 void file_collect(const char *dir);
 /* PATH.tmp.HOST.PID of this process; mem_free it. NULL: no memory. */
 char *file_tmp_name(const char *path);

@@ -2,7 +2,6 @@
 #include "run.h"
 
 #include "../kernels/reduce.h"
-
 #include "links.h"
 #include "mem.h"
 #include "msg.h"

@@ -368,9 +368,7 @@ shard_write(struct shard *s, const struct shard_opts *o)
         goto out;
     if ((rc = make_json(s, o)) != RC_OK || (rc = compare(s, o, &exists)) != RC_OK)
         goto out;
-    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
-        if (plan_path(&s->plan, path, "%s", dirs[i]) == RC_OK)
-            file_collect(path);
+    file_collect(s->plan.dir);
     if (exists)
         goto out;
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]) && rc == RC_OK; i++)
