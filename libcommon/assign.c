@@ -15,6 +15,8 @@ enum {
     PLAIN_COST = 64,  /* of a weight that is rounded without a Hessian */
 };
 
+/* Of a corrected row, over that of another: four sweeps instead of two, and the product with M. */
+static const double CORRECTED_COST = 2.5;
 static const double WORTH = 0.98; /* a cut must make the step so much shorter */
 
 /* A module of a step, or a part of one that keeps its cuts. */
@@ -59,12 +61,25 @@ alone(const struct task *t)
     return t->point == POINT_DOWN && strstr(t->module, ".experts.") != NULL;
 }
 
+static bool
+corrected(const struct plan *p, const struct task *t)
+{
+    return by_hessian(p, t) && p->recipe->groups[t->group].correct;
+}
+
+/* A correction wants a factor of its own, and two triangular solves with n right-hand sides, of n^3 / 2 each. */
+double
+assign_input_cost(const struct plan *p, const struct task *t)
+{
+    return assign_factor_cost(t->cols) * (corrected(p, t) ? 5 : 1);
+}
+
 double
 assign_rows_cost(const struct plan *p, const struct task *t)
 {
     double weights = (double)(t->end - t->row0) * t->cols;
 
-    return weights * (by_hessian(p, t) ? t->cols : PLAIN_COST);
+    return weights * (by_hessian(p, t) ? t->cols * (corrected(p, t) ? CORRECTED_COST : 1) : PLAIN_COST);
 }
 
 /* --- blocks --- */
@@ -109,7 +124,7 @@ factor_on(const struct spread *s, const struct piece *c, int rank)
     const struct task *t = s->items[c->item].t;
 
     return !by_hessian(s->p, t) || (s->has[rank * ARCH_POINTS_MAX + (int)t->point] && !alone(t)) ? 0 :
-        assign_factor_cost(t->cols);
+        assign_input_cost(s->p, t);
 }
 
 /* The step's longest rank when every item is cut into its parts; fills pieces. */
@@ -270,7 +285,7 @@ add_pieces(struct spread *s, struct task **tasks, size_t *cap, int *count)
         t->row0 = c->row0;
         t->end = c->end;
         t->rank = c->rank;
-        t->cost = by_hessian(s->p, t) ? c->cost + assign_factor_cost(t->cols) : c->cost;
+        t->cost = by_hessian(s->p, t) ? c->cost + assign_input_cost(s->p, t) : c->cost;
         if (c->row0 == 0 && c->end == t->rows)
             (void)snprintf(name, sizeof(name), "%s", t->module);
         else

@@ -13,7 +13,8 @@
 
 /* Multiply-adds. */
 double assign_factor_cost(int cols);
-double assign_rows_cost(const struct plan *p, const struct task *t); /* without the factorisation */
+double assign_input_cost(const struct plan *p, const struct task *t); /* factorisation; of corrected ones, all of M */
+double assign_rows_cost(const struct plan *p, const struct task *t); /* without that */
 
 /* Cuts and assigns anew whatever is not done; a module of which a part is done keeps its cuts. Sets p->ranks. RC_OS. */
 int assign_ranks(struct plan *p, int ranks);

@@ -48,7 +48,7 @@ struct task {
     int        rows, cols; /* of the module */
     int        group;     /* in the recipe; -1: cache scales */
     int        rank;
-    double     cost;      /* multiply-adds: n^3 / 3 + rows n^2 */
+    double     cost;      /* multiply-adds: n^3 / 3 + rows n^2; more of corrected ones */
 };
 
 struct block {

@@ -194,7 +194,7 @@ compress_cost(struct model_cost *m, const struct step *s, double *longest)
         double rows = assign_rows_cost(p, t) / m->r->rows, factor = 0;
 
         if (assign_pays(p, s->first_task, i))
-            factor = assign_factor_cost(t->cols) / m->r->factor;
+            factor = assign_input_cost(p, t) / m->r->factor;
         m->load[t->rank] += rows + factor;
         *longest = rows + factor > *longest ? rows + factor : *longest;
     }
@@ -226,6 +226,10 @@ sums_cost(const struct model_cost *m, int step, double *bytes)
             sum += n * n / 2;
             *bytes += n * (n + 1) / 2 * sizeof(double);
         }
+        if (plan_point_pairs(m->p, step, (enum point)p)) {
+            sum += n * n;
+            *bytes += (n * n + n) * sizeof(double);
+        }
     }
     return sum;
 }
@@ -246,7 +250,7 @@ static void
 add_space(struct prediction *out, const struct model_cost *m, const struct step *s, double sums)
 {
     size_t dt = m->a->dtype == DT_BF16 ? 2 : 4;
-    double weights = 0, gptq = 0, most = 0, states;
+    double weights = 0, gptq = 0, most = 0, states, streams = plan_pairs(m->p) ? 2 : 1;
 
     for (int i = s->first_task; i < s->end_task; i++) {
         const struct task *t = &m->p->tasks[i];
@@ -254,12 +258,14 @@ add_space(struct prediction *out, const struct model_cost *m, const struct step 
 
         weights += rows * n * (double)dt;
         gptq = largest(gptq, n * n * (4 + 4 + 2) + rows * n * (4 + 4 + 1));
+        if (plan_point_pairs(m->p, t->step, t->point)) /* two factors, M, the sums; the own weights beside the others */
+            gptq = largest(gptq, n * n * (4 + 4 + 4 + 4 + 8) + rows * n * (4 + 4 + 4 + 1 + 1));
         out->disk += weight_bytes(m->p, t) * 2;
     }
     for (int r = 0; r < m->p->ranks; r++)
         most = largest(most, m->tokens[r]);
     states = most * (m->a->hidden + largest(m->a->intermediate, m->a->heads * m->a->head_dim)) * (double)dt;
-    out->memory = largest(out->memory, states + weights + sums * (m->p->ranks > 1 ? 2 : 1) + gptq);
+    out->memory = largest(out->memory, streams * (states + weights) + sums * (m->p->ranks > 1 ? 2 : 1) + gptq);
 }
 
 /* steps: filled, or NULL. */
@@ -268,7 +274,7 @@ run_through(struct prediction *out, struct model_cost *m, struct predict_step *s
 {
     const struct plan *p = m->p;
     double busiest = 0, all = 0, states = 0;
-    int passes = p->sequential == SEQUENTIAL_LAYER ? 2 : 1;
+    int passes = (p->sequential == SEQUENTIAL_LAYER ? 2 : 1) * (plan_pairs(p) ? 2 : 1);
 
     for (int i = 0; i < p->step_count; i++) {
         const struct step *s = &p->steps[i];
@@ -291,7 +297,7 @@ run_through(struct prediction *out, struct model_cost *m, struct predict_step *s
         all += m->total[r];
         states += m->tokens[r];
     }
-    out->disk += states * m->a->hidden * 2;
+    out->disk += states * m->a->hidden * 2 * (plan_pairs(p) ? 2 : 1);
     out->imbalance = all > 0 ? busiest * p->ranks / all : 1;
     out->seconds = out->calibrate + out->reduce + out->compress;
 }

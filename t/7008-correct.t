@@ -72,6 +72,15 @@ ok 'the model is better for it, on text that was not calibrated with' '
     paste ppl ppl--correct | awk "{ print; exit !(\$1 > 1 && \$2 < 0.99 * \$1) }"
 '
 
+ok 'the plan counts what it takes' '
+    for c in "" --correct; do
+        llmc-shard -m small -s W4A16 -g 32 -n 64 -l 64 --plan --ranks 1 $c | tail -n 1 >plan$c
+        llmc-shard -m small -s W4A16 -g 32 --plan $c | tail -n 1 | sed "s/.*steps, //; s/ .*//" >cost$c
+    done
+    paste plan plan--correct | awk "{ print; exit !(\$18 > 1.5 * \$8 && \$19 > \$9) }"
+    paste cost cost--correct | awk "{ print; exit !(\$2 > 2.5 * \$1 && \$2 < 5 * \$1) }"
+'
+
 # --- the same bytes ---
 
 ok 'of three threads' 'plan j3 1 -s W4A16 -g 32 --correct && llmc pipeline -C j3 -q -j 3 >/dev/null && out j3 | diff one.sums -'
