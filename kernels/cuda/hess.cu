@@ -2,7 +2,8 @@
  *
  * The triangle is cut into panels of PANEL rows. A panel's products of all chunks are added on the device, from zero;
  * what comes back is added to the caller's sums by the host, exactly, while the device works on the next panel. Shapes
- * of products depend on n and rows alone, so bytes do not depend on the memory there is.
+ * of products depend on n and rows alone, so bytes do not depend on the memory there is. Products of two matrices go the same way, in
+ * panels of whole rows.
  */
 #include "cuda.h"
 
@@ -24,7 +25,8 @@ struct syrk {
     double             *acc;
     enum dtype          dt;
     int                 n, rows; /* on the device */
-    void               *x, *product, *delta[2];
+    bool                square;  /* left is not x, and all columns count */
+    void               *x, *left, *product, *delta[2];
     struct grid_kernel::args a;
 };
 
@@ -33,25 +35,33 @@ struct sums {
     const double *from;
 };
 
+/* Sums before row i. */
 static size_t
-panel_bytes(int n, int i0)
+row_at(const struct syrk *j, int i)
 {
-    int end = i0 + PANEL < n ? i0 + PANEL : n;
-
-    return (packed_row(end) - packed_row(i0)) * sizeof(double);
+    return j->square ? (size_t)i * (size_t)j->n : packed_row(i);
 }
 
-/* One chunk: c[m, cols] = X[:, i0..]' X. cuBLAS counts columns first. */
+static size_t
+panel_bytes(const struct syrk *j, int i0)
+{
+    int end = i0 + PANEL < j->n ? i0 + PANEL : j->n;
+
+    return (row_at(j, end) - row_at(j, i0)) * sizeof(double);
+}
+
+/* One chunk: c[m, cols] = LEFT[:, i0..]' X. cuBLAS counts columns first. */
 static int
 product(struct syrk *j, int r0, int i0, int m, int cols)
 {
     int r = j->rows - r0 < HESS_CHUNK ? j->rows - r0 : HESS_CHUNK;
-    const char *x = (const char *)j->x + (size_t)r0 * (size_t)j->n * size_of(j->dt);
+    size_t at = (size_t)r0 * (size_t)j->n * size_of(j->dt);
+    const char *x = (const char *)j->x + at, *left = (const char *)j->left + at;
     cudaDataType_t t = j->dt == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
     float one = 1, zero = 0;
 
     CUBLAS_TRY(cublasGemmEx(j->c->blas, CUBLAS_OP_N, CUBLAS_OP_T, cols, m, r, &one, x, t, j->n,
-        x + (size_t)i0 * size_of(j->dt), t, j->n, &zero, j->product, CUDA_R_32F, cols, CUBLAS_COMPUTE_32F,
+        left + (size_t)i0 * size_of(j->dt), t, j->n, &zero, j->product, CUDA_R_32F, cols, CUBLAS_COMPUTE_32F,
         CUBLAS_GEMM_DEFAULT));
     return RC_OK;
 }
@@ -59,10 +69,10 @@ product(struct syrk *j, int r0, int i0, int m, int cols)
 static int
 panel(struct syrk *j, int i0, void *delta)
 {
-    int m = j->n - i0 < PANEL ? j->n - i0 : PANEL, cols = i0 + m;
+    int m = j->n - i0 < PANEL ? j->n - i0 : PANEL, cols = j->square ? j->n : i0 + m;
     struct grid_kernel::args a = j->a;
 
-    CUDA_TRY(cudaMemsetAsync(delta, 0, panel_bytes(j->n, i0), j->c->run));
+    CUDA_TRY(cudaMemsetAsync(delta, 0, panel_bytes(j, i0), j->c->run));
     for (int r0 = 0; r0 < j->rows; r0 += HESS_CHUNK) {
         TRY(product(j, r0, i0, m, cols));
         a.acc = (double *)delta;
@@ -105,8 +115,8 @@ drain_panel(struct syrk *j, int i0)
 {
     int i = i0 / PANEL % 2;
 
-    return cuda_drain(j->c, j->c->run_done[i], j->delta[i], panel_bytes(j->n, i0), add_piece,
-        j->acc + packed_row(i0));
+    return cuda_drain(j->c, j->c->run_done[i], j->delta[i], panel_bytes(j, i0), add_piece,
+        j->acc + row_at(j, i0));
 }
 
 /* Rows that are on the device, into the sums. */
@@ -129,33 +139,43 @@ syrk_rows(struct syrk *j)
 static int
 rows_at_once(const struct syrk *j, int rows)
 {
-    size_t most = cuda_room(j->c) / 2 / ((size_t)j->n * size_of(j->dt)) / HESS_CHUNK * HESS_CHUNK;
+    size_t most = cuda_room(j->c) / (j->square ? 4 : 2) / ((size_t)j->n * size_of(j->dt)) / HESS_CHUNK * HESS_CHUNK;
 
     most = most < HESS_CHUNK ? (size_t)HESS_CHUNK : most;
     return (size_t)rows < most ? rows : (int)most;
 }
 
+/* left, el NULL: the triangle of X'X. */
 static int
-syrk_on_device(struct cuda *c, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e)
+sums_on_device(struct cuda *c, double *acc, const void *left, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *el, const int16_t *e)
 {
-    struct syrk j = { c, acc, dt, n, 0, NULL, NULL, { NULL, NULL }, {} };
-    size_t row = (size_t)n * size_of(dt), last = panel_bytes(n, (n - 1) / PANEL * PANEL);
-    size_t largest = n > PANEL && panel_bytes(n, (n - 1) / PANEL * PANEL - PANEL) > last
-        ? panel_bytes(n, (n - 1) / PANEL * PANEL - PANEL) : last;
+    struct syrk j = { c, acc, dt, n, 0, left != NULL, NULL, NULL, NULL, { NULL, NULL }, {} };
+    size_t row = (size_t)n * size_of(dt), last = panel_bytes(&j, (n - 1) / PANEL * PANEL);
+    size_t largest = n > PANEL && panel_bytes(&j, (n - 1) / PANEL * PANEL - PANEL) > last
+        ? panel_bytes(&j, (n - 1) / PANEL * PANEL - PANEL) : last;
     int at_once = rows_at_once(&j, rows);
-    void *grid;
+    int16_t *grid;
     int rc;
 
     TRY(cuda_need(c, SLOT_A, (size_t)at_once * row, &j.x));
     TRY(cuda_need(c, SLOT_B, (size_t)(n < PANEL ? n : PANEL) * (size_t)n * sizeof(float), &j.product));
-    TRY(cuda_need(c, SLOT_C, (size_t)n * sizeof(*e), &grid));
+    TRY(cuda_need(c, SLOT_C, 2 * (size_t)n * sizeof(*e), (void **)&grid));
     TRY(cuda_need(c, SLOT_D, largest, &j.delta[0]));
     TRY(cuda_need(c, SLOT_E, largest, &j.delta[1]));
+    j.left = j.x;
+    if (left != NULL)
+        TRY(cuda_need(c, SLOT_F, (size_t)at_once * row, &j.left));
     TRY(cuda_upload(c, grid, e, (size_t)n * sizeof(*e)));
-    j.a.e = (const int16_t *)grid;
+    TRY(cuda_upload(c, grid + n, el != NULL ? el : e, (size_t)n * sizeof(*e)));
+    j.a.e = grid;
+    j.a.el = grid + n;
+    j.a.square = j.square;
     for (int r = 0; r < rows; r += at_once) {
         j.rows = rows - r < at_once ? rows - r : at_once;
         TRY(cuda_upload(c, j.x, (const char *)x + (size_t)r * row, (size_t)j.rows * row));
+        if (left != NULL)
+            TRY(cuda_upload(c, j.left, (const char *)left + (size_t)r * row, (size_t)j.rows * row));
         if ((rc = syrk_rows(&j)) != RC_OK)
             return rc == RC_OS ? RC_UNAVAILABLE : rc; /* some is added: it cannot be begun again */
     }
@@ -167,17 +187,18 @@ cuda_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, 
 {
     struct cuda *c = cuda_of(dev);
 
-    ON_DEVICE(c, syrk_on_device(c, acc, x, dt, rows, n, e), c->cpu.syrk(c->host, acc, x, dt, rows, n, e));
+    ON_DEVICE(c, sums_on_device(c, acc, NULL, x, dt, rows, n, NULL, e),
+        c->cpu.syrk(c->host, acc, x, dt, rows, n, e));
 }
 
-/* So far the host's. */
 int
 cuda_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
     const int16_t *ef, const int16_t *e)
 {
     struct cuda *c = cuda_of(dev);
 
-    return c->cpu.cross(c->host, acc, xf, x, dt, rows, n, ef, e);
+    ON_DEVICE(c, sums_on_device(c, acc, xf, x, dt, rows, n, ef, e),
+        c->cpu.cross(c->host, acc, xf, x, dt, rows, n, ef, e));
 }
 
 static int

@@ -15,15 +15,16 @@ packed_row(int i)
     return (size_t)i * ((size_t)i + 1) / 2;
 }
 
-/* Rows [i0, i0 + rows) of the triangle, a row a g.y. */
+/* Rows [i0, i0 + rows) of the triangle or of a square, a row a g.y. */
 struct grid_kernel {
     enum { THREADS = 256 };
 
     struct args {
-        double       *acc; /* from row i0 of the packed triangle on */
+        double       *acc; /* from row i0 of the packed triangle, or of the square, on */
         const float  *c;   /* [rows, cols] */
-        const int16_t *e;  /* [n] */
+        const int16_t *el, *e; /* [n] of rows, of columns */
         int           i0, cols;
+        bool          square;
     };
     typedef nothing shared, regs;
 
@@ -42,10 +43,11 @@ struct grid_kernel {
     one(const args &a, int row, int j)
     {
         int i = a.i0 + row;
-        double magic = 6755399441055744.0 * unit(a.e[i] + a.e[j]); /* 1.5 2^52 */
+        double magic = 6755399441055744.0 * unit(a.el[i] + a.e[j]); /* 1.5 2^52 */
         double v = (double)a.c[(size_t)row * (size_t)a.cols + (size_t)j];
+        size_t start = a.square ? (size_t)row * (size_t)a.cols : packed_row(i) - packed_row(a.i0);
 
-        a.acc[packed_row(i) - packed_row(a.i0) + (size_t)j] += (v + magic) - magic;
+        a.acc[start + (size_t)j] += (v + magic) - magic;
     }
 
     DEV static void
@@ -54,7 +56,7 @@ struct grid_kernel {
         g.each([&](int t, regs &) {
             int j = g.x * THREADS + t;
 
-            if (j <= a.i0 + g.y)
+            if (j < a.cols && (a.square || j <= a.i0 + g.y))
                 one(a, g.y, j);
         });
     }

@@ -300,28 +300,39 @@ test_nll(void **state)
 static void
 syrk_at(int rows, int n, enum dtype dt)
 {
-    size_t count = (size_t)n * (size_t)(n + 1) / 2;
-    float *f = need((size_t)rows * (size_t)n, sizeof(*f)), *da = need((size_t)n, 4), *db = need((size_t)n, 4);
-    double *a = need(count, sizeof(*a)), *b = need(count, sizeof(*b));
-    int16_t *e = need((size_t)n, sizeof(*e));
+    size_t count = (size_t)n * (size_t)(n + 1) / 2, square = (size_t)n * (size_t)n;
+    float *f = need((size_t)rows * (size_t)n, sizeof(*f)), *g = need((size_t)rows * (size_t)n, sizeof(*g));
+    float *da = need((size_t)n, 4), *db = need((size_t)n, 4);
+    double *a = need(square, sizeof(*a)), *b = need(square, sizeof(*b));
+    int16_t *e = need(2 * (size_t)n, sizeof(*e));
 
-    for (size_t i = 0; i < (size_t)rows * (size_t)n; i++)
+    for (size_t i = 0; i < (size_t)rows * (size_t)n; i++) {
         f[i] = (float)(int)(uniform() * 8);
-    for (int i = 0; i < n; i++)
+        g[i] = (float)(int)(uniform() * 8);
+    }
+    for (int i = 0; i < 2 * n; i++)
         e[i] = (int16_t)(i % 5 - 2);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < square; i++)
         a[i] = b[i] = 64; /* sums go on */
-    if (dt == DT_BF16)
+    if (dt == DT_BF16) {
         (void)dtype_from_f32(f, f, dt, (size_t)rows * (size_t)n);
+        (void)dtype_from_f32(g, g, dt, (size_t)rows * (size_t)n);
+    }
     ok(ref->syrk(dref, a, f, dt, rows, n, e));
     ok(cuda->syrk(dcuda, b, f, dt, rows, n, e));
     for (size_t i = 0; i < count; i++)
         if (a[i] != b[i])
             fail_msg("syrk %d x %d: [%zu] is %g, want %g", rows, n, i, b[i], a[i]);
+    ok(ref->cross(dref, a, g, f, dt, rows, n, e + n, e));
+    ok(cuda->cross(dcuda, b, g, f, dt, rows, n, e + n, e));
+    for (size_t i = 0; i < square; i++)
+        if (a[i] != b[i])
+            fail_msg("cross %d x %d: [%zu] is %g, want %g", rows, n, i, b[i], a[i]);
     ok(cpu->colsq(dcpu, da, f, dt, rows, n));
     ok(cuda->colsq(dcuda, db, f, dt, rows, n));
     same("colsq", db, da, DT_F32, (size_t)n);
     mem_free(f);
+    mem_free(g);
     mem_free(a);
     mem_free(b);
     mem_free(e);
