@@ -1,7 +1,10 @@
 /* emit - what llmc-calib sends of a block that enters a capture point */
 #include "emit.h"
 
+#include "mem.h"
 #include "msg.h"
+
+#include <string.h>
 
 /* sequences 0: for the grid alone. original NULL: no pair. */
 static int
@@ -75,15 +78,22 @@ emit_block(struct emit *e, int step, int block, const struct fwd_block *b, const
     return send_input(e, step, b->point, block, b->samples, x, xf, b->rows);
 }
 
-void
-emit_open(struct emit *e, int fd, bool shared, const struct fwd_block *blocks, int count)
+/* For all points at once: thousands of modules are not looked at for every block. */
+int
+emit_look(struct emit *e, int step, bool (*wants)(const struct plan *p, const struct task *t))
 {
     const struct plan *p = &e->run->plan;
-    int rows = 0, cols = 0;
+    size_t points = (size_t)arch_point_total(&e->run->arch);
 
-    for (int i = 0; i < count && shared; i++)
-        rows = blocks[i].rows > rows ? blocks[i].rows : rows;
-    for (int i = 0; i < p->task_count; i++)
-        cols = p->tasks[i].cols > cols ? p->tasks[i].cols : cols;
-    stream_open(&e->out, fd, (size_t)rows * (size_t)cols * dtype_size(e->run->dt) * (plan_pairs(p) ? 2 : 1));
+    if (e->want == NULL && (e->want = mem_alloc(points, sizeof(*e->want))) == NULL)
+        return RC_OS;
+    memset(e->want, 0, points * sizeof(*e->want));
+    e->want_cache = false;
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task && wants != NULL; i++) {
+        const struct task *t = &p->tasks[i];
+        bool *want = plan_task_cache(t) ? &e->want_cache : &e->want[t->point];
+
+        *want = *want || wants(p, t);
+    }
+    return RC_OK;
 }

@@ -18,8 +18,8 @@ struct emit {
     bool              want_cache; /* and the ranges of its cache */
 };
 
-/* Frames go to fd; shared: through memory shared with the reader, with room for the largest of the blocks' inputs. */
-void emit_open(struct emit *e, int fd, bool shared, const struct fwd_block *blocks, int count);
+/* Sets want and want_cache for a step; wants NULL: nobody wants anything. RC_OS. */
+int emit_look(struct emit *e, int step, bool (*wants)(const struct plan *p, const struct task *t));
 /* block: its number in the plan; bf: the original's block, NULL without a second stream. RC_IO: also where the reader
  * went away. */
 int emit_block(struct emit *e, int step, int block, const struct fwd_block *b, const struct fwd_block *bf);

@@ -59,14 +59,14 @@ fwd_close(struct fwd *f)
 int
 fwd_block_init(const struct fwd *f, struct fwd_block *b, const int *tokens, int samples)
 {
-    *b = (struct fwd_block){ .samples = samples, .point = POINT_ATTN };
+    *b = (struct fwd_block){ .samples = samples, .point = POINT_ATTN, .spill = f->spill };
     if ((b->tokens = mem_alloc((size_t)samples, sizeof(*b->tokens))) == NULL)
         return RC_OS;
     for (int i = 0; i < samples; i++) {
         b->tokens[i] = tokens[i];
         b->rows += tokens[i];
     }
-    if ((b->hidden = mem_alloc(cells(b, f->arch->hidden), dtype_size(f->dt))) != NULL)
+    if ((b->hidden = spill_alloc(b->spill, cells(b, f->arch->hidden), dtype_size(f->dt))) != NULL)
         return RC_OK;
     fwd_block_free(b);
     return RC_OS;
@@ -76,10 +76,17 @@ void
 fwd_block_free(struct fwd_block *b)
 {
     mem_free(b->tokens);
-    mem_free(b->hidden);
-    mem_free(b->pending);
+    spill_free(b->spill, b->hidden);
+    spill_free(b->spill, b->pending);
     mem_free(b->cache);
     *b = (struct fwd_block){ 0 };
+}
+
+void
+fwd_block_idle(struct fwd_block *b)
+{
+    spill_idle(b->spill, b->hidden);
+    spill_idle(b->spill, b->pending);
 }
 
 static void
@@ -420,7 +427,7 @@ step_attn(struct fwd *f, struct fwd_block *b)
     const void *x;
 
     TRY(fwd_input(f, b, &x));
-    b->pending = mem_alloc(cells(b, f->arch->heads * f->arch->head_dim), dtype_size(f->dt));
+    b->pending = spill_alloc(b->spill, cells(b, f->arch->heads * f->arch->head_dim), dtype_size(f->dt));
     if (b->pending == NULL)
         return RC_OS;
     TRY(project(f, b, x, &h));
@@ -471,7 +478,7 @@ step_mlp(struct fwd *f, struct fwd_block *b)
     const void *x;
 
     TRY(fwd_input(f, b, &x));
-    if ((b->pending = mem_alloc(cells(b, width), dtype_size(f->dt))) == NULL)
+    if ((b->pending = spill_alloc(b->spill, cells(b, width), dtype_size(f->dt))) == NULL)
         return RC_OS;
     if (f->linear[ROLE_GATE_UP].w != NULL)
         return gated_fused(f, b->pending, x, b->rows, width);
@@ -501,7 +508,7 @@ step_residual(struct fwd *f, struct fwd_block *b, enum role r)
         return RC_OS;
     TRY(fwd_mul(f, &f->linear[r], y, b->pending, b->rows));
     TRY(fwd_add_residual(f, b, y, r == ROLE_O ? NORM_ATTN_OUT : NORM_MLP_OUT));
-    mem_free(b->pending);
+    spill_free(b->spill, b->pending);
     b->pending = NULL;
     return RC_OK;
 }

@@ -17,6 +17,7 @@
 #define LLMC_FORWARD_H
 
 #include "arch.h"
+#include "spill.h"
 
 /* Dense rows of a tensor; data lives until fwd_dense_free. */
 struct dense {
@@ -45,6 +46,7 @@ struct fwd_block {
     enum point  point;   /* entered next */
     void       *hidden;  /* [rows, arch.hidden] of type dt */
     void       *pending; /* [rows, width of point] where fwd_pending says so, else NULL */
+    struct spill *spill; /* holds both; NULL: memory does */
     float      *cache;   /* [2 kv_heads, 2] -min and max of keys, then of values, of the attention last done; or NULL */
 };
 
@@ -80,6 +82,7 @@ struct fwd {
     bool                  eager; /* attention rounds as struct attn_args says */
     fwd_dense_fn         *dense;
     void                 *ctx;
+    struct spill         *spill; /* the caller sets it: states of blocks lie there; NULL: in memory */
     fwd_inputs_fn        *inputs; /* the caller sets it: inputs and caches are rounded so; NULL: not at all */
     struct inputs         cache[2]; /* of the loaded layer: keys, values */
     const struct fwd_block *stepped;
@@ -102,6 +105,7 @@ void fwd_close(struct fwd *f);
 
 int  fwd_block_init(const struct fwd *f, struct fwd_block *b, const int *tokens, int samples);
 void fwd_block_free(struct fwd_block *b);
+void fwd_block_idle(struct fwd_block *b); /* its turn is over for now */
 /* [rows]; RC_DATA: an id beyond the vocabulary */
 int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids);
 

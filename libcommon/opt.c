@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { INCLUDE_DEPTH_MAX = 4, HELP_COLUMN = 28, HELP_WIDTH = 79, TEXT_MAX = 256 };
 
@@ -74,7 +75,8 @@ opt_size(const char *text, size_t *out)
     if (errno != 0)
         return false;
     if (*end != '\0') {
-        if ((s = strchr(suffixes, toupper((unsigned char)*end))) == NULL || end[1] != '\0')
+        if ((s = strchr(suffixes, toupper((unsigned char)*end))) == NULL || (end[1] != '\0' &&
+            strcasecmp(end + 1, "B") != 0 && strcasecmp(end + 1, "iB") != 0))
             return false;
         shift = 10 * (int)(s - suffixes + 1);
     }

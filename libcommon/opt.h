@@ -83,7 +83,7 @@ struct tool {
  * --version, with RC_USAGE and one line on stderr after misuse. argv is reordered; strings point into it. */
 char **opt_parse(const struct tool *tool, int argc, char **argv);
 
-/* "512", "64K", "2G", powers of 1024 up to T. False: not a size. */
+/* "512", "64K", "2G", "2GB", "2GiB", powers of 1024 up to T. False: not a size. */
 bool opt_size(const char *text, size_t *out);
 
 #endif

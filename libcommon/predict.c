@@ -4,6 +4,7 @@
 #include "../kernels/factor.h"
 #include "../kernels/dev.h"
 #include "assign.h"
+#include "budget.h"
 #include "mem.h"
 #include "msg.h"
 #include "pool.h"
@@ -247,25 +248,23 @@ weight_bytes(const struct plan *p, const struct task *t)
 }
 
 static void
-add_space(struct prediction *out, const struct model_cost *m, const struct step *s, double sums)
+add_disk(struct prediction *out, const struct model_cost *m, const struct step *s)
 {
-    size_t dt = m->a->dtype == DT_BF16 ? 2 : 4;
-    double weights = 0, gptq = 0, most = 0, states, streams = plan_pairs(m->p) ? 2 : 1;
+    for (int i = s->first_task; i < s->end_task; i++)
+        out->disk += weight_bytes(m->p, &m->p->tasks[i]) * 2;
+}
 
-    for (int i = s->first_task; i < s->end_task; i++) {
-        const struct task *t = &m->p->tasks[i];
-        double n = t->cols, rows = t->end - t->row0;
+static void
+add_memory(struct prediction *out, const struct model_cost *m)
+{
+    struct budget_of of = { m->p, m->a, -1, m->r->threads };
+    struct budget_way most = { 3, false }, least = { 1, true };
+    struct budget b;
 
-        weights += rows * n * (double)dt;
-        gptq = largest(gptq, n * n * (4 + 4 + 2) + rows * n * (4 + 4 + 1));
-        if (plan_point_pairs(m->p, t->step, t->point)) /* two factors, M, the sums; the own weights beside the others */
-            gptq = largest(gptq, n * n * (4 + 4 + 4 + 4 + 8) + rows * n * (4 + 4 + 4 + 1 + 1));
-        out->disk += weight_bytes(m->p, t) * 2;
-    }
-    for (int r = 0; r < m->p->ranks; r++)
-        most = largest(most, m->tokens[r]);
-    states = most * (m->a->hidden + largest(m->a->intermediate, m->a->heads * m->a->head_dim)) * (double)dt;
-    out->memory = largest(out->memory, streams * (states + weights) + sums * (m->p->ranks > 1 ? 2 : 1) + gptq);
+    budget_pipeline(&b, &of, &most);
+    out->memory = budget_total(&b);
+    budget_pipeline(&b, &of, &least);
+    out->least = budget_total(&b);
 }
 
 /* steps: filled, or NULL. */
@@ -290,7 +289,7 @@ run_through(struct prediction *out, struct model_cost *m, struct predict_step *s
         out->compress += now.compress;
         if (steps != NULL)
             steps[i] = now;
-        add_space(out, m, s, bytes);
+        add_disk(out, m, s);
     }
     for (int r = 0; r < p->ranks; r++) {
         busiest = largest(busiest, m->total[r]);
@@ -298,6 +297,7 @@ run_through(struct prediction *out, struct model_cost *m, struct predict_step *s
         states += m->tokens[r];
     }
     out->disk += states * m->a->hidden * 2 * (plan_pairs(p) ? 2 : 1);
+    add_memory(out, m);
     out->imbalance = all > 0 ? busiest * p->ranks / all : 1;
     out->seconds = out->calibrate + out->reduce + out->compress;
 }

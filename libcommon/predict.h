@@ -21,7 +21,8 @@ struct prediction {
     double calibrate, reduce, compress; /* of these */
     double longest;     /* task, seconds */
     double imbalance;   /* of compression: the busiest rank over the mean, whole run */
-    double memory;      /* of one rank's three processes, bytes */
+    double memory;      /* of one rank's three processes at one moment, bytes (budget.h) */
+    double least;       /* the same with states on disk and one frame at a time */
     double disk;        /* work directory and checkpoint's weights, bytes */
     double one;         /* seconds of one rank */
 };

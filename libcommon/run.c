@@ -119,7 +119,8 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
     int rc;
 
     mem_keep();
-    *run = (struct run){ 0 };
+    *run = (struct run){ .memory = o->memory > 0 ? o->memory : budget_limit(""),
+        .memory_asked = o->memory > 0 };
     event_open(&run->log, NULL, tool, 0);
     msg_quiet(o->quiet);
     stop_install();
@@ -162,6 +163,36 @@ run_close(struct run *run, int rc)
     plan_free(&run->plan);
     *run = (struct run){ 0 };
     return rc;
+}
+
+struct budget_of
+run_budget_of(const struct run *run)
+{
+    return (struct budget_of){ &run->plan, &run->arch, run->rank, pool_threads(dev_pool(run->dev)) };
+}
+
+int
+run_budget(struct run *run, const struct budget *b)
+{
+    char text[512];
+
+    budget_text(b, text, sizeof(text));
+    event_emit(&run->log, "memory", EVENT_REAL("bytes", budget_total(b)), EVENT_REAL("limit", (double)run->memory),
+        EVENT_STR("parts", text));
+    TRY(budget_check(b, run->memory));
+    if (run->memory_asked || msg_is_terminal())
+        msg_info(NULL, "needs %s", text);
+    return RC_OK;
+}
+
+int
+run_need(struct run *run, enum budget_stage stage)
+{
+    struct budget_of of = run_budget_of(run);
+    struct budget b;
+
+    budget_stage(&b, &of, stage, NULL);
+    return run_budget(run, &b);
 }
 
 double

@@ -7,6 +7,7 @@
 #define LLMC_RUN_H
 
 #include "beat.h"
+#include "budget.h"
 #include "event.h"
 #include "forward.h"
 #include "opt.h"
@@ -15,7 +16,7 @@
 struct run_opts {
     const char *dir, *backend;
     int         threads, rank, ranks;
-    size_t      device_bytes;
+    size_t      device_bytes, memory;
     bool        quiet, any_ranks; /* the plan's number of ranks is nothing to this stage */
 };
 
@@ -27,6 +28,8 @@ struct run_opts {
     OPT_STR(0, "backend", &(o)->backend, "name", "arithmetic: cpu, cuda, ref (default: the fastest here)"),    \
     OPT_SIZE(0, "device-memory", &(o)->device_bytes, "bytes",                                                  \
         "of a GPU's memory to use, as in 16G (default: nine tenths of what is free)"),                         \
+    OPT_SIZE(0, "memory", &(o)->memory, "bytes",                                                               \
+        "that we may use, as in 4G (default: the cgroup's or the machine's)"),                                 \
     OPT_INT(0, "rank", &(o)->rank, 0, 1 << 20, "n", "our rank (default: from the launcher, else 0)"),          \
     OPT_INT(0, "ranks", &(o)->ranks, 1, 1 << 20, "n", "number of ranks (default: from the launcher, else 1)"), \
     OPT_FLAG('q', "quiet", &(o)->quiet, "no progress")
@@ -41,12 +44,20 @@ struct run {
     enum dtype            dt; /* of activations: BF16 for a BF16 model, else F32 */
     int                   rank, ranks;
     struct beat           beat; /* of several ranks' calib and gptq; that of llmc-hessian is in peers.h */
+    size_t                memory; /* bytes that we may use, */
+    bool                  memory_asked; /* as an option said */
 };
 
 /* Reads the plan, opens model and backend; RC_DATA when the model is not the one that the plan was made from. */
 int run_open(struct run *run, const char *tool, const struct run_opts *o);
 /* Flushes stdout (RC_IO), ends the log, frees; returns the worse of rc and that. */
 int run_close(struct run *run, int rc);
+
+/* Whose memory a struct budget is about. run_budget tells the log, and on stderr a terminal or whoever gave --memory,
+ * what is needed; RC_OS: more than there is. */
+struct budget_of run_budget_of(const struct run *run);
+int run_budget(struct run *run, const struct budget *b);
+int run_need(struct run *run, enum budget_stage stage); /* the same of a stage that has one way to work */
 
 /* Seconds of a clock that only goes forward. */
 double run_clock(void);

@@ -20,6 +20,32 @@ state_path(const struct run *run, int step, int block, bool original, char *out)
 }
 
 int
+state_place(struct state_place *out, struct run *run, bool piped)
+{
+    struct budget_of of = run_budget_of(run);
+    struct budget_way way;
+    struct budget b;
+    int rows = 0, cols = 0;
+    char dir[PATH_MAX];
+
+    *out = (struct state_place){ 0 };
+    TRY(budget_choose(&b, &way, &of, piped, run->memory));
+    TRY(run_budget(run, &b));
+    for (int i = 0; i < run->plan.block_count; i++)
+        if (run->plan.blocks[i].rank == run->rank && run->plan.blocks[i].tokens > rows)
+            rows = run->plan.blocks[i].tokens;
+    for (int i = 0; i < run->plan.task_count; i++)
+        cols = run->plan.tasks[i].cols > cols ? run->plan.tasks[i].cols : cols;
+    out->frame_bytes = (size_t)rows * (size_t)cols * dtype_size(run->dt) * (plan_pairs(&run->plan) ? 2 : 1);
+    out->frames = way.slots;
+    if (!way.disk)
+        return RC_OK;
+    TRY(plan_path(&run->plan, dir, "state"));
+    TRY(file_mkdir(dir));
+    return spill_open(&out->spill, dir);
+}
+
+int
 state_save(struct run *run, int step, int block, const struct fwd_block *b, bool original)
 {
     int width = fwd_pending(&run->arch, run->plan.steps[step].layer, b->point);
@@ -85,7 +111,7 @@ state_load(struct run *run, int step, int block, struct fwd_block *b, bool origi
     if ((want[1] = fwd_pending(&run->arch, run->plan.steps[step].layer, point)) > 0) {
         if ((rc = st_get(&st, "pending", &pending)) != RC_OK || (rc = tensor_want(pending, run->dt, 2, want)) != RC_OK)
             goto out;
-        if ((b->pending = mem_alloc(pending->bytes, 1)) == NULL)
+        if ((b->pending = spill_alloc(b->spill, pending->bytes, 1)) == NULL)
             rc = RC_OS;
         else
             memcpy(b->pending, pending->data, pending->bytes);
@@ -142,4 +168,17 @@ state_drop(const struct run *run, int step, const int *blocks, int count)
             (void)rmdir(path); /* fails while other ranks' states are there */
     }
     (void)closedir(d);
+}
+
+int
+state_save_all(struct run *run, int step, const int *ids, int count, const struct fwd_block *blocks,
+    const struct fwd_block *original)
+{
+    for (int i = 0; i < count; i++) {
+        TRY(state_save(run, step, ids[i], &blocks[i], false));
+        if (original != NULL)
+            TRY(state_save(run, step, ids[i], &original[i], true));
+    }
+    state_drop(run, step, ids, count);
+    return RC_OK;
 }

@@ -13,14 +13,13 @@ enum { KINDS = 5, COLS_MAX = 1 << 20 };
 
 static const char *const kinds[KINDS] = { "begin", "input", "cache", "end", "failed" };
 
-/* Frames ahead of the reader: one that it reads, one that waits for it, one that is written. */
-enum { INT_TEXT = 16, POINTS_TEXT = 12 * ARCH_POINTS_MAX, RING_SLOTS = 3, ATTACH_MS = 5000 };
+enum { INT_TEXT = 16, POINTS_TEXT = 12 * ARCH_POINTS_MAX, ATTACH_MS = 5000 };
 
 void
-stream_open(struct stream_out *o, int fd, size_t largest)
+stream_open(struct stream_out *o, int fd, size_t largest, int slots)
 {
     *o = (struct stream_out){ .fd = fd, .wait_ms = ATTACH_MS };
-    if (largest > 0 && ring_create(&o->ring, largest, RING_SLOTS) != RC_OK)
+    if (largest > 0 && slots > 0 && ring_create(&o->ring, largest, slots) != RC_OK)
         msg_warn(NULL, "%s; frames go through the pipe", err_text());
 }
 

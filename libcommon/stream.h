@@ -40,8 +40,9 @@ struct stream_out {
     uint32_t     sent;    /* frames in the ring */
 };
 
-/* largest: bytes of an input in shared memory, which is used once a reader has opened it; 0: everything through fd. */
-void stream_open(struct stream_out *o, int fd, size_t largest);
+/* Shared memory for so many inputs of at most so many bytes, which is used once a reader has opened it; 0 of either:
+ * everything through fd. One that the reader reads, one that waits for it, and one that is written keep both busy. */
+void stream_open(struct stream_out *o, int fd, size_t largest, int slots);
 void stream_close(struct stream_out *o);
 /* RC_IO; where the reader of the ring went away, too. */
 int stream_begin(struct stream_out *o, int step, const char *plan, const bool *points); /* [ARCH_POINTS_MAX] */

@@ -208,8 +208,8 @@ ok 'is refused in one line' 'oneline err'
 ok 'a plan for several numbers of ranks' '
     llmc-shard -m small -s W4A16 -d ids --block-tokens 64 --plan --ranks 1,2,4,64 >out.tsv
     head -n 1 out.tsv | grep -q "^# 576 tokens; a rank of"
-    awk -F "\t" "NR == 2 { if (NF != 10) exit 1; next }
-        NR > 2 { if (NF != 10 || \$2 < 0 || \$10 > 1.001 || \$8 <= 0) exit 1; eff[\$1] = \$10 }
+    awk -F "\t" "NR == 2 { if (NF != 11) exit 1; next }
+        NR > 2 { if (NF != 11 || \$2 < 0 || \$11 > 1.001 || \$9 <= 0 || \$8 < \$9) exit 1; eff[\$1] = \$11 }
         END { exit !(eff[1] == 1 && eff[2] > eff[64]) }" out.tsv
 '
 ok 'without data, for samples of full length' '

@@ -58,6 +58,7 @@ struct calib {
     struct emit       emit;
     int               ahead;  /* step that was captured while the one before was propagated, or -1 */
     bool              piped;  /* stdout is a pipe */
+    struct spill     *spill;  /* states of blocks, where memory is short */
     double            saved;  /* when states were last written */
 };
 
@@ -77,26 +78,6 @@ wanted(const struct calib *c, int step)
         if (wants(p, &p->tasks[i]))
             return true;
     return false;
-}
-
-/* Which, for all points at once: thousands of modules are not looked at for every block. */
-static int
-look(struct calib *c, int step)
-{
-    const struct plan *p = &c->run.plan;
-    size_t points = (size_t)arch_point_total(&c->run.arch);
-
-    if (c->emit.want == NULL && (c->emit.want = mem_alloc(points, sizeof(*c->emit.want))) == NULL)
-        return RC_OS;
-    memset(c->emit.want, 0, points * sizeof(*c->emit.want));
-    c->emit.want_cache = false;
-    for (int i = p->steps[step].first_task; i < p->steps[step].end_task && (cfg.step < 0 || step == cfg.step); i++) {
-        const struct task *t = &p->tasks[i];
-        bool *want = plan_task_cache(t) ? &c->emit.want_cache : &c->emit.want[t->point];
-
-        *want = *want || wants(p, t);
-    }
-    return RC_OK;
 }
 
 static int
@@ -155,6 +136,15 @@ wait_step(struct calib *c, int step)
     return RC_OK;
 }
 
+/* Its turn is over. */
+static void
+block_idle(struct calib *c, int i)
+{
+    fwd_block_idle(&c->blocks[i]);
+    if (c->original.on)
+        fwd_block_idle(&c->original.blocks[i]);
+}
+
 static int
 load_norms(struct calib *c, int layer)
 {
@@ -207,7 +197,7 @@ begin(struct calib *c, int step)
 {
     bool points[ARCH_POINTS_MAX] = { false };
 
-    TRY(look(c, step));
+    TRY(emit_look(&c->emit, step, cfg.step < 0 || step == cfg.step ? wants : NULL));
     memcpy(points, c->emit.want, (size_t)arch_point_total(&c->run.arch) * sizeof(*points));
     points[POINT_O] = points[POINT_O] || c->emit.want_cache;
     return stream_begin(&c->emit.out, step, c->run.plan.fingerprint, points);
@@ -253,6 +243,7 @@ capture(struct calib *c, int step, bool keep)
             break;
         say_block(c, step, i);
         rc = one ? emit(c, step, i, &c->blocks[i], original_block(c, i)) : capture_block(c, step, i, keep);
+        block_idle(c, i);
     }
     if (rc == RC_OK)
         rc = stream_end(&c->emit.out, step);
@@ -311,6 +302,7 @@ propagate(struct calib *c, int step, bool ahead)
             say_block(c, step + 1, i);
             TRY(emit(c, step + 1, i, &c->blocks[i], original_block(c, i)));
         }
+        block_idle(c, i);
     }
     fwd_unload(&c->fwd);
     original_unload(&c->original);
@@ -331,12 +323,7 @@ save_states(struct calib *c, int step)
 
     if (c->run.plan.step_count <= step || (cfg.state_seconds > 0 && t - c->saved < cfg.state_seconds))
         return RC_OK;
-    for (int i = 0; i < c->count; i++) {
-        TRY(state_save(&c->run, step, c->ids[i], &c->blocks[i], false));
-        if (c->original.on)
-            TRY(state_save(&c->run, step, c->ids[i], &c->original.blocks[i], true));
-    }
-    state_drop(&c->run, step, c->ids, c->count);
+    TRY(state_save_all(&c->run, step, c->ids, c->count, c->blocks, c->original.on ? c->original.blocks : NULL));
     event_emit(&c->run.log, "state", EVENT_INT("step", step), EVENT_REAL("seconds", run_clock() - t));
     c->saved = run_clock();
     return RC_OK;
@@ -399,9 +386,12 @@ open_blocks(struct calib *c, int step, int *first)
     for (int b = -1; (b = run_next_block(&c->run, b)) >= 0; c->count++)
         c->ids[c->count] = b;
     TRY(original_open(&c->original, &c->run, c->count, c->fwd.eager));
+    c->original.fwd.spill = c->spill;
     *first = state_find(&c->run, step, c->ids, c->count);
-    for (int i = 0; i < c->count; i++)
+    for (int i = 0; i < c->count; i++) {
         TRY(open_block(c, i, *first));
+        block_idle(c, i);
+    }
     return RC_OK;
 }
 
@@ -409,6 +399,7 @@ static int
 calibrate(struct calib *c)
 {
     int last = last_wanted(c), first = 0, limit = 0;
+    struct state_place place;
     struct stat st;
 
     if (cfg.step >= c->run.plan.step_count)
@@ -420,12 +411,14 @@ calibrate(struct calib *c)
     TRY(fwd_open(&c->fwd, c->run.bk, c->run.dev, &c->run.arch, c->run.dt, run_dense, &c->run));
     c->fwd.eager = c->run.plan.sequential == SEQUENTIAL_LAYER; /* as the peer whose order that is */
     c->fwd.watch_cache = c->run.plan.recipe->has_cache;
+    c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
+    TRY(state_place(&place, &c->run, c->piped && strcmp(cfg.frames, "shm") == 0));
+    c->fwd.spill = c->spill = place.spill;
     c->emit.run = &c->run;
     c->emit.fwd = &c->fwd;
     c->emit.original = &c->original;
     TRY(open_blocks(c, limit, &first));
-    c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
-    emit_open(&c->emit, STDOUT_FILENO, c->piped && strcmp(cfg.frames, "shm") == 0, c->blocks, c->count);
+    stream_open(&c->emit.out, STDOUT_FILENO, place.frame_bytes, place.frames);
     c->saved = run_clock();
     for (int step = first; step <= last; step++)
         TRY(one_step(c, step, last));
@@ -469,5 +462,6 @@ main(int argc, char *argv[])
     mem_free(c.emit.want);
     stream_close(&c.emit.out);
     fwd_close(&c.fwd);
+    spill_close(c.spill);
     return run_close(&c.run, rc);
 }

@@ -466,6 +466,8 @@ main(int argc, char *argv[])
         rc = RC_OS;
     else if (!plan_any_match(&g.run.plan, cfg.only))
         rc = err_set(RC_DATA, "no task matches \"%s\"", cfg.only);
+    else if (!cfg.dry)
+        rc = run_need(&g.run, BUDGET_GPTQ);
     if (rc != RC_OK)
         msg_error(NULL, "%s", err_text());
     else if (cfg.dry)

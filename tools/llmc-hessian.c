@@ -433,7 +433,8 @@ main(int argc, char *argv[])
         die(rc, "%s", err_text());
     s.total = arch_point_total(&s.run.arch);
     s.durable = cfg.keep || fstat(STDOUT_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode);
-    if ((rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK)
+    if ((rc = run_need(&s.run, BUDGET_HESSIAN)) == RC_OK &&
+        (rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK)
         rc = sum_stream(&s, &in, &told);
     if (rc == RC_OK)
         rc = see_out(&s);

@@ -8,6 +8,7 @@
 #include "../libcommon/run.h"
 #include "../libcommon/shard.h"
 #include "../libcommon/stop.h"
+#include "../libcommon/shares.h"
 
 #include <limits.h>
 #include <math.h>
@@ -27,7 +28,8 @@ static struct {
     const char *dir, *algo, *sequential, *special, *compat, *experts;
     struct opt_list chat;
     const char *ranks;
-    int         list[RANKS_LIST_MAX], list_count;
+    int         list[RANKS_LIST_MAX], list_count, shares, threads;
+    size_t      memory;
     bool        plan_only, relink, quiet;
 } cfg = { .o = { .samples = 512, .length = 2048, .min_length = 1, .block_tokens = 2048, .ranks = 1,
     .expert_tokens = 256 }, .dir = ".", .experts = "all",
@@ -61,6 +63,9 @@ static const struct opt options[] = {
     OPT_FLAG(0, "replan", &cfg.o.replan, "give what is not done of an existing plan to so many ranks"),
     OPT_FLAG(0, "relink", &cfg.relink, "work directory or model have moved: find the model, at -m or where it was"),
     OPT_FLAG(0, "plan", &cfg.plan_only, "print what each module gets and what it costs, and write nothing"),
+    OPT_INT(0, "shares", &cfg.shares, 1, 1 << 20, "n", "print the memory of each stage where so many ranks run here"),
+    OPT_SIZE(0, "memory", &cfg.memory, "bytes", "for --shares, of all ranks here (default: the cgroup's or machine's)"),
+    OPT_INT('j', "threads", &cfg.threads, 1, 4096, "n", "for --shares, of each stage"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
     OPT_END
 };
@@ -118,12 +123,30 @@ print_predictions(struct shard *s)
     (void)printf("# %lld tokens; a rank of %d threads, 1e9 multiply-adds a second: forward %.0f, products %.0f, "
         "factor %.0f, rows %.0f; link %.0f GB/s\n", (long long)s->plan.tokens, r.threads, r.forward * 1e-9,
         r.products * 1e-9, r.factor * 1e-9, r.rows * 1e-9, r.link * 1e-9);
-    (void)printf("ranks\tseconds\tcalibrate\treduce\tcompress\tlongest\timbalance\tmemory\tdisk\tefficiency\n");
+    (void)printf("ranks\tseconds\tcalibrate\treduce\tcompress\tlongest\timbalance\tmemory\tleast\tdisk\tefficiency\n");
     for (int i = 0; i < cfg.list_count; i++) {
         TRY(predict(&p, &s->plan, &s->arch, &r, cfg.list[i]));
-        (void)printf("%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t%.0f\t%.3f\n", p.ranks, p.seconds, p.calibrate,
-            p.reduce, p.compress, p.longest, p.imbalance, p.memory, p.disk, one.seconds / p.seconds / p.ranks);
+        (void)printf("%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\t%.3f\n", p.ranks, p.seconds,
+            p.calibrate, p.reduce, p.compress, p.longest, p.imbalance, p.memory, p.least, p.disk, one.seconds / p.seconds / p.ranks);
     }
+    return RC_OK;
+}
+
+/* What each stage of one rank's pipeline is to keep to. */
+static int
+print_shares(void)
+{
+    struct budget stage[BUDGET_STAGES], all;
+    struct budget_way way;
+    char text[512];
+
+    TRY(shares_find(stage, &all, &way, cfg.dir, cfg.memory, cfg.shares, cfg.threads));
+    for (int i = 0; i < BUDGET_STAGES; i++) {
+        budget_text(&stage[i], text, sizeof(text));
+        (void)printf("%s\t%.0f\t%s\n", budget_stages[i], ceil(budget_total(&stage[i])), text);
+    }
+    budget_text(&all, text, sizeof(text));
+    (void)printf("pipeline\t%.0f\t%s\n", ceil(budget_total(&all)), text);
     return RC_OK;
 }
 
@@ -167,6 +190,11 @@ main(int argc, char *argv[])
     cfg.o.config = cfg.plan_only;
     if (cfg.o.min_length > cfg.o.length)
         die(RC_USAGE, "--min-length is more than -l");
+    if (cfg.shares > 0) {
+        if ((rc = print_shares()) != RC_OK)
+            msg_error(NULL, "%s", err_text());
+        return msg_close_stdout(rc);
+    }
     if (cfg.relink) {
         if ((rc = links_again(cfg.dir, cfg.o.model)) != RC_OK)
             msg_error(NULL, "%s", err_text());

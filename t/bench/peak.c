@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POLL_MS = 10, PROCS_MAX = 256, PARTS_TEXT = 512, EVERY = 8 /* polls between looks at all processes */ };
+enum { POLL_MS = 10, POLL_SLOW_MS = 100, PROCS_MAX = 256, PARTS_TEXT = 512 };
 
 static const struct kind {
     const char *by, *root, *limit, *most, *anon, *shared;
@@ -164,23 +164,27 @@ look(long root, char *parts)
     return sum;
 }
 
+/* Looking at every process takes its time: only where the sum has grown by a hundredth since the last look. */
 static void
-poll_once(long child, int n)
+poll_once(long child)
 {
     char stat[256], parts[PARTS_TEXT];
-    long long now, all = 0;
+    static long long looked;
+    long long now;
 
-    if (the.kind == NULL || n % EVERY == 0)
-        all = look(child, parts);
-    now = all;
-    if (the.kind != NULL) {
+    if (the.kind == NULL) {
+        now = look(child, parts);
+    } else {
         (void)snprintf(stat, sizeof(stat), "%s/memory.stat", the.dir);
         now = get(stat, the.kind->anon) + get(stat, the.kind->shared);
     }
     if (now <= the.peak)
         return;
     the.peak = now;
-    if (the.kind != NULL && n % EVERY != 0)
+    if (the.kind != NULL && now - looked < looked / 100)
+        return;
+    looked = now;
+    if (the.kind != NULL)
         (void)look(child, parts);
     memcpy(the.parts, parts, sizeof(parts));
 }
@@ -221,10 +225,10 @@ main(int argc, char **argv)
     make_group();
     if ((child = start(argv + optind)) < 0)
         return 71;
-    for (int n = 0; waitpid((pid_t)child, &status, WNOHANG) == 0; n++) {
-        struct timespec t = { 0, POLL_MS * 1000000L };
+    while (waitpid((pid_t)child, &status, WNOHANG) == 0) {
+        struct timespec t = { 0, (the.kind != NULL ? POLL_MS : POLL_SLOW_MS) * 1000000L };
 
-        poll_once(child, n);
+        poll_once(child);
         (void)nanosleep(&t, NULL);
     }
     out = file != NULL ? fopen(file, "w") : stderr;

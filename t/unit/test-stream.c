@@ -51,7 +51,7 @@ start(int *fd, size_t largest, int wait_ms)
     }
     (void)close(p[0]);
     (void)signal(SIGPIPE, SIG_IGN);
-    stream_open(&o, p[1], largest);
+    stream_open(&o, p[1], largest, 3);
     o.wait_ms = wait_ms;
     rc = write_step(&o);
     stream_close(&o);

@@ -1,0 +1,70 @@
+/* budget - how much memory each stage needs, before it starts
+ *
+ * The memory model: what a stage holds at its busiest moment, from the plan and the model's shapes alone. Anonymous and
+ * shared memory count; mapped files (weights, Hessians on their way to llmc-gptq, states on disk) do not, since the
+ * kernel takes their pages back. llmc-shard --plan prints it, every stage checks its limit against it, and llmc run
+ * shares a limit between the stages of a pipeline by it. Nothing here decides a byte of the result.
+ *
+ * llmc-calib has ways to do with less: fewer frames in shared memory, then hidden states in a file. It takes the first
+ * way that fits.
+ */
+#ifndef LLMC_BUDGET_H
+#define LLMC_BUDGET_H
+
+#include "plan.h"
+
+enum { BUDGET_PARTS = 12 };
+
+enum budget_stage { BUDGET_CALIB, BUDGET_HESSIAN, BUDGET_GPTQ, BUDGET_STAGES };
+
+struct budget_part {
+    const char *what, *help; /* help: what would make it smaller; NULL: nothing */
+    double      bytes;
+};
+
+struct budget {
+    struct budget_part part[BUDGET_PARTS];
+    int                count;
+};
+
+/* How llmc-calib works. */
+struct budget_way {
+    int  slots; /* frames in shared memory; 0: there is no reader for them */
+    bool disk;  /* hidden states and pending inputs lie in a file */
+};
+
+/* Whose: a rank, or -1: the worst of all ranks in each respect. */
+struct budget_of {
+    const struct plan *plan;
+    const struct arch *arch;
+    int                rank, threads;
+};
+
+double budget_total(const struct budget *b);
+void   budget_add(struct budget *b, const char *what, const char *help, double bytes);
+
+/* At the busiest moment of a step: of llmc-calib while it computes, or idle while it waits for the others. */
+void budget_calib(struct budget *b, const struct budget_of *o, const struct budget_way *way, int step, bool idle);
+void budget_hessian(struct budget *b, const struct budget_of *o, int step);
+void budget_gptq(struct budget *b, const struct budget_of *o, int step);
+
+/* The worst step of a stage. */
+void budget_stage(struct budget *b, const struct budget_of *o, enum budget_stage stage, const struct budget_way *way);
+/* The worst moment of three stages in a pipe: calib and hessian work at the same time, then gptq does. */
+void budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget_way *way);
+
+/* The first way whose stage, or whose pipeline, fits the limit; RC_OS: none does; the sentence has the largest part and
+ * what would help. In both cases *b is what the last way that was looked at needs. piped: frames have a reader. */
+int budget_choose(struct budget *b, struct budget_way *way, const struct budget_of *o, bool piped, size_t limit);
+int budget_choose_pipeline(struct budget *b, struct budget_way *way, const struct budget_of *o, size_t limit);
+/* RC_OS, that sentence, when b is more than the limit. */
+int budget_check(const struct budget *b, size_t limit);
+
+/* "1.7 GB: factor 0.8 GB, ..." largest first; at most size bytes. */
+void budget_text(const struct budget *b, char *out, size_t size);
+
+/* What this process may use: the memory cgroup's limit (v2, v1) or the machine's memory, less a margin of an eighth,
+ * at most 1 GiB. root: where file systems are, "" but in tests. */
+size_t budget_limit(const char *root);
+
+#endif
