@@ -71,6 +71,7 @@ help:
 	@echo 'make torture     every call of every tool fails or is the last one, kill -9 at 200 random moments; half an hour'
 	@echo 'make bench-llama speed of the kernels and of GPTQ at the shapes of Llama-3-8B and of experts (BENCHFLAGS="-j 2")'
 	@echo 'make peer-bench  MODEL=d DATA=ids.jsonl [EVAL=f]: LLM Compressor and llmc turn by turn on the same tokens'
+	@echo 'make bench-large the 8B shape with random weights in a memory cgroup of 4 GiB (LAYERS=n LIMIT=bytes DIR=d)'
 	@echo 'make quality MODEL=d CALIB=f EVAL=f    perplexity of every kind of scheme'
 	@echo 'make peer DIR=d  load a result (without DIR: of every preset) in transformers, compare every weight'
 	@echo 'make install     into PREFIX ($(PREFIX))'
@@ -222,6 +223,10 @@ torture: progs $(B)/t/fail.so
 peer-bench: all
 	@t/peer/bench.sh $(B) $(MODEL) $(DATA) $(EVAL)
 
+# Source to result of the 8B shape in a memory cgroup of 4 GiB. LAYERS=2: a smaller one.
+bench-large: all $(B)/t/peak $(B)/t/random-model
+	@t/bench/large.sh $(B)
+
 quality: all
 	@share/quality.sh $(B) $(MODEL) $(CALIB) $(EVAL) $(SCHEMES)
 
@@ -241,5 +246,6 @@ clean:
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: always all progs help deps units install demo check torture-ranks check-cuda-host check-cuda bench-cuda bench bench-llama bench-pack torture peer-bench \
+.PHONY: always all progs help deps units install demo check torture-ranks check-cuda-host check-cuda bench-cuda bench bench-llama \
+    bench-pack bench-large torture peer-bench \
     quality peer lint clean

@@ -127,7 +127,8 @@ print_predictions(struct shard *s)
     for (int i = 0; i < cfg.list_count; i++) {
         TRY(predict(&p, &s->plan, &s->arch, &r, cfg.list[i]));
         (void)printf("%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\t%.3f\n", p.ranks, p.seconds,
-            p.calibrate, p.reduce, p.compress, p.longest, p.imbalance, p.memory, p.least, p.disk, one.seconds / p.seconds / p.ranks);
+            p.calibrate, p.reduce, p.compress, p.longest, p.imbalance, p.memory, p.least, p.disk,
+            one.seconds / p.seconds / p.ranks);
     }
     return RC_OK;
 }
