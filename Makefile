@@ -42,7 +42,7 @@ HOST_SO = $(if $(shell command -v $(CXX)),$(B)/t/llmc-cuda-host.so $(B)/t/llmc-n
 ALLCXX  = -std=c++20 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fno-trapping-math -fPIC -pthread $(WARN) \
           $(SANFLAGS) $(CFLAGS)
 
-COMM_MPI = libcommon/comm_mpi.c libcommon/comm_nccl.c
+COMM_MPI = libcommon/comm_mpi.c libcommon/comm_nccl.c libcommon/comm_share.c
 COMMON  = $(patsubst %.c,$(B)/%.o,$(filter-out $(if $(filter 0,$(MPI)),$(COMM_MPI)),$(sort $(wildcard libcommon/*.c))))
 KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c)))
 TOOLS   = $(patsubst tools/%.c,%,$(sort $(wildcard tools/*.c)))

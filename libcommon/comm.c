@@ -74,6 +74,8 @@ void
 comm_close(struct comm *c, int rc)
 {
     peers_close(&c->peers, rc); /* first: what follows may wait for the others */
+    if (c->share != NULL)
+        c->kind->share_close(c);
     if (c->kind != NULL)
         c->kind->close(c, rc);
     mem_free(c->gives);
@@ -83,7 +85,27 @@ comm_close(struct comm *c, int rc)
 int
 comm_check(struct comm *c)
 {
+    bool idle;
+
+    if (c->share != NULL)
+        TRY(c->kind->share_go_on(c, &idle));
     return peers_check(&c->peers);
+}
+
+int
+comm_share(struct comm *c)
+{
+    if (c->kind->share_open == NULL)
+        return err_set(RC_USAGE, "--scratch needs communicator mpi, not %s", c->kind->name);
+    c->peers.ranks = 1;
+    return c->kind->share_open(c);
+}
+
+int
+comm_share_rest(struct comm *c, bool *idle)
+{
+    *idle = true;
+    return c->share != NULL ? c->kind->share_go_on(c, idle) : RC_OK;
 }
 
 /* Between two looks at what others have sent; *us starts at 0. Growing by a quarter wastes a fifth of a wait. */

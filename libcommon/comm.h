@@ -25,7 +25,7 @@ struct comm {
     struct peers peers;
     bool        *gives;                /* by rank: it has blocks */
     char         partition[DIGEST_HEX]; /* of blocks over ranks */
-    void        *own;                  /* of the kind */
+    void        *own, *share;          /* of the kind */
 };
 
 /* One input's sum on its way. */
@@ -50,6 +50,10 @@ struct comm_kind {
     bool (*waits)(const struct comm *c, const struct comm_sum *s, int rank); /* for something of that rank's */
     void (*forget)(struct comm_sum *s); /* frees s->own, done or not; may be NULL */
     void (*drop)(struct comm *c, int step); /* the step is compressed: nobody wants its sums any more */
+    /* Finished modules between work directories that are each rank's own; NULL: cannot do that. */
+    int  (*share_open)(struct comm *c);
+    int  (*share_go_on)(struct comm *c, bool *idle);
+    void (*share_close)(struct comm *c);
 };
 
 extern const struct comm_kind comm_self, comm_files, comm_mpi, comm_nccl;
@@ -58,8 +62,15 @@ extern const struct comm_kind comm_self, comm_files, comm_mpi, comm_nccl;
 int  comm_open(struct comm *c, struct run *run, const char *name, int timeout);
 void comm_close(struct comm *c, int rc); /* tells the others rc; harmless on a zeroed struct */
 
-/* RC_RETRY, naming a rank that the others cannot wait for. Cheap: looks once a second. */
+/* RC_RETRY, naming a rank that the others cannot wait for. Cheap: looks once a second. Shares what is finished. */
 int comm_check(struct comm *c);
+
+/* The work directory is this rank's alone: what a rank has finished is sent to all others, from now on by whatever
+ * waits here. All begin with what any of them has. Nobody can look after others then: that is the launcher's. RC_USAGE:
+ * not by this communicator. */
+int comm_share(struct comm *c);
+/* Sends and takes the rest; *idle: nothing of ours is on its way. */
+int comm_share_rest(struct comm *c, bool *idle);
 
 /* The exponents of a Hessian that has none yet, from whoever has the plan's first block; its owner has called
  * comm_give_grid. Waits. */

@@ -406,4 +406,5 @@ open_mpi(struct comm *c)
 const struct comm_kind comm_mpi = {
     .name = "mpi", .usable = mpi_usable, .open = open_mpi, .close = mpi_close, .give_grid = mpi_give_grid,
     .take_grid = mpi_take_grid, .start = start, .test = test, .waits = mpi_waits, .forget = forget,
+    .share_open = mpi_share_open, .share_go_on = mpi_share_go_on, .share_close = mpi_share_close,
 };

@@ -48,4 +48,9 @@ void mpi_heads_free(struct mpi_heads *h);
 /* Everybody takes part in every sum. */
 bool mpi_waits(const struct comm *c, const struct comm_sum *s, int rank);
 
+/* Finished modules between work directories that are each rank's own (comm_share.c). */
+int  mpi_share_open(struct comm *c);
+int  mpi_share_go_on(struct comm *c, bool *idle);
+void mpi_share_close(struct comm *c);
+
 #endif

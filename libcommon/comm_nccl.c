@@ -137,4 +137,5 @@ forget(struct comm_sum *s)
 const struct comm_kind comm_nccl = {
     .name = "nccl", .usable = usable, .open = open_nccl, .close = close_nccl, .give_grid = mpi_give_grid,
     .take_grid = mpi_take_grid, .start = start, .test = test, .waits = mpi_waits, .forget = forget,
+    .share_open = mpi_share_open, .share_go_on = mpi_share_go_on, .share_close = mpi_share_close,
 };

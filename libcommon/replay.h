@@ -1,9 +1,9 @@
 /* replay - the measured times of a run on another number of ranks
  *
- * A step takes as long as its slowest rank: its share of the tokens, of what calibration took altogether; then its rows,
- * each as long as rows of that module took, and the factors that they need. Between the two the sums travel, at an
- * assumed speed, and nothing of that is counted as hidden. What is the same for any number of ranks is left out: making
- * the plan, writing the checkpoint.
+ * A step takes as long as its slowest rank: its share of the tokens, of what calibration took altogether; then its
+ * rows, each as long as rows of that module took, and the factors that they need. Between the two the sums travel, at
+ * an assumed speed, and nothing of that is counted as hidden. What is the same for any number of ranks is left out:
+ * making the plan, writing the checkpoint.
  */
 #ifndef LLMC_REPLAY_H
 #define LLMC_REPLAY_H

@@ -22,6 +22,12 @@ if llmc-hessian --version | grep -q "MPI yes" && command -v mpirun >/dev/null; t
         MPIRUN="--allow-run-as-root --oversubscribe" timeout 120 "$recipes/mpirun.sh" 2 small ids mpi -s W4A16 >log
         diff -r good mpi
     '
+    ok 'mpirun.sh with directories of each rank' '
+        no_leak_check
+        MPIRUN="--allow-run-as-root --oversubscribe" SCRATCH=own timeout 120 "$recipes/mpirun.sh" 3 small ids scratch \
+            -s W4A16 >log
+        diff -r good scratch && [ "$(ls own | tr "\n" " ")" = "0 1 2 " ]
+    '
 else
     skip 'mpirun.sh' 'no MPI'
 fi

@@ -339,15 +339,15 @@ one_step(struct calib *c, int step, int last)
     if (capture_it && c->ahead != step)
         TRY(capture(c, step, mode == SEQUENTIAL_NONE));
     captured = run_clock();
-    if (step == last)
-        return RC_OK;
-    if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
-        TRY(wait_step(c, step));
-    if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
-        TRY(propagate(c, step, can_capture_ahead(c, step, last)));
+    if (step < last) {
+        if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
+            TRY(wait_step(c, step));
+        if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
+            TRY(propagate(c, step, can_capture_ahead(c, step, last)));
+    }
     event_emit(&c->run.log, "step", EVENT_INT("step", step), EVENT_REAL("capture_seconds", captured - start),
         EVENT_REAL("seconds", run_clock() - start));
-    return save_states(c, step + 1);
+    return step < last ? save_states(c, step + 1) : RC_OK;
 }
 
 /* Block i, of both streams, as it enters step first. */

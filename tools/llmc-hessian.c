@@ -18,13 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOK_MS = 1000 }; /* at other ranks, while waiting for calib */
+enum { LOOK_MS = 1000, SHARE_MS = 2 }; /* at other ranks, while waiting for calib; with --scratch */
 
 static struct {
     struct run_opts run;
     const char     *comm;
     int             timeout;
-    bool            keep, again;
+    bool            keep, again, scratch;
 } cfg = { .run = RUN_OPTS_DEFAULT, .timeout = 120 };
 
 static const char *const comm_names[] = { "self", "files", "mpi", "nccl", NULL };
@@ -35,6 +35,7 @@ static const struct opt options[] = {
     OPT_CHOICE(0, "comm", &cfg.comm, comm_names, "name", "how ranks meet: self, files, mpi, nccl (default: what fits)"),
     OPT_INT(0, "timeout", &cfg.timeout, 1, 1 << 30, "n", "seconds without a sign of life after which a rank is lost"),
     OPT_FLAG(0, "again", &cfg.again, "print tasks that are done already, too"),
+    OPT_FLAG(0, "scratch", &cfg.scratch, "the work directory is our rank's alone: pass on what is finished"),
     OPT_END
 };
 
@@ -308,7 +309,7 @@ wait_input(struct sums *s)
     struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = STDOUT_FILENO } };
 
     for (;;) {
-        int n = poll(p, 2, s->run.ranks > 1 ? LOOK_MS : -1);
+        int n = poll(p, 2, s->comm.share != NULL ? SHARE_MS : s->run.ranks > 1 ? LOOK_MS : -1);
 
         if (n > 0 || (n < 0 && errno != EINTR))
             break;
@@ -359,23 +360,49 @@ sum_stream(struct sums *s, struct stream_in *in, bool *told)
     }
 }
 
-/* We look after llmc-gptq (beat.h) until it has ended, too. */
+static bool
+gptq_runs(const struct sums *s)
+{
+    char path[PATH_MAX];
+    struct sign sign;
+
+    return plan_path(&s->run.plan, path, "ranks/%d.gptq", s->run.rank) == RC_OK && sign_read(&sign, path) &&
+        strcmp(sign.state, "running") == 0 && sign_alive(&sign, s->comm.peers.beat.host) &&
+        getpgid((pid_t)sign.pid) == getpgrp();
+}
+
+static bool
+ours_left(const struct plan *p, int rank)
+{
+    for (int i = 0; i < p->task_count; i++)
+        if (p->tasks[i].rank == rank && !plan_task_done(p, &p->tasks[i]))
+            return true;
+    return false;
+}
+
+/* We look after llmc-gptq (beat.h) until it has ended, too; and until all have what is finished, with --scratch. */
 static int
 see_out(struct sums *s)
 {
     const struct timespec pause = { 0, 5000000 };
-    char path[PATH_MAX];
-    struct sign sign;
+    bool idle = true, share = s->comm.share != NULL;
 
-    if (s->run.ranks < 2 || s->durable)
+    if (s->run.ranks < 2 || (s->durable && !share))
         return RC_OK;
     (void)printf("%s\n", STREAM_END_LINE);
     TRY(msg_flush_stdout());
-    TRY(plan_path(&s->run.plan, path, "ranks/%d.gptq", s->run.rank));
-    while (sign_read(&sign, path) && strcmp(sign.state, "running") == 0 && sign_alive(&sign, s->comm.peers.beat.host) &&
-        getpgid((pid_t)sign.pid) == getpgrp() && !stop_asked())
+    for (;;) {
+        bool runs = gptq_runs(s);
+
+        TRY(comm_share_rest(&s->comm, &idle));
+        if (!runs && (!share || (idle && plan_tasks_left(&s->run.plan) == 0)))
+            return RC_OK;
+        if (!runs && share && ours_left(&s->run.plan, s->run.rank))
+            return err_set(RC_RETRY, "llmc-gptq has ended, and left modules that the others wait for");
+        if (stop_asked())
+            return share ? stop_check() : RC_OK;
         (void)nanosleep(&pause, NULL);
-    return RC_OK;
+    }
 }
 
 /* The sum of Hessians of separate runs, for the plan of the first. */
@@ -434,7 +461,8 @@ main(int argc, char *argv[])
     s.total = arch_point_total(&s.run.arch);
     s.durable = cfg.keep || fstat(STDOUT_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode);
     if ((rc = run_need(&s.run, BUDGET_HESSIAN)) == RC_OK &&
-        (rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK)
+        (rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK &&
+        (!cfg.scratch || (rc = comm_share(&s.comm)) == RC_OK))
         rc = sum_stream(&s, &in, &told);
     if (rc == RC_OK)
         rc = see_out(&s);
