@@ -2,7 +2,8 @@
 # What a scheme costs: share/quality.sh BUILD MODEL CALIB EVAL [SCHEME[:GROUP] ...]
 #
 # For each scheme: perplexity after plain rounding, GPTQ with the scales of largest magnitudes (as LLM Compressor has
-# it), and GPTQ with searched scales (our default); activations rounded as at run time. A tab-separated table on stdout.
+# it), GPTQ with searched scales (our default), and the same with --correct; activations rounded as at run time. A
+# tab-separated table on stdout.
 # Results already in OUT (default: a directory that is removed) are kept. SAMPLES, LENGTH, WINDOWS, DTYPE, THREADS as below.
 set -eu
 bin=$1/bin model=$2 calib=$3 eval=$4
@@ -34,13 +35,14 @@ one()
 	cat "$OUT/$name.ppl"
 }
 
-printf 'scheme\tplain rounding\tGPTQ, minmax\tGPTQ, imatrix_mse\n'
-printf 'original\t%s\t\t\n' "$(ppl "$model")"
+printf 'scheme\tplain rounding\tGPTQ, minmax\tGPTQ, imatrix_mse\t--correct\n'
+printf 'original\t%s\t\t\t\n' "$(ppl "$model")"
 for s; do
 	scheme=${s%%:*} group=
 	[ "$s" = "$scheme" ] || group="-g ${s#*:}"
 	file=$(echo "$s" | tr : -)
 	rtn=$(one "$file.rtn" -s "$scheme" $group -a rtn)
 	gptq=$(one "$file.gptq" -s "$scheme" $group --observer minmax)
-	printf '%s\t%s\t%s\t%s\n' "$s" "$rtn" "$gptq" "$(one "$file.search" -s "$scheme" $group)"
+	search=$(one "$file.search" -s "$scheme" $group)
+	printf '%s\t%s\t%s\t%s\t%s\n' "$s" "$rtn" "$gptq" "$search" "$(one "$file.correct" -s "$scheme" $group --correct)"
 done
