@@ -2,8 +2,8 @@
  *
  * The triangle is cut into panels of PANEL rows. A panel's products of all chunks are added on the device, from zero;
  * what comes back is added to the caller's sums by the host, exactly, while the device works on the next panel. Shapes
- * of products depend on n and rows alone, so bytes do not depend on the memory there is. Products of two matrices go the same way, in
- * panels of whole rows.
+ * of products depend on n and rows alone, so bytes do not depend on the memory there is. Products of two matrices go
+ * the same way, in panels of whole rows.
  */
 #include "cuda.h"
 

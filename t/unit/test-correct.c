@@ -1,4 +1,4 @@
-/* test-correct - targets that make up for earlier losses: sums of pairs, the correction, losses against what is aimed at */
+/* test-correct - targets that make up for earlier losses: sums of pairs, the correction, losses against the target */
 #include "../../kernels/factor.h"
 #include "../../libcommon/correct.h"
 #include "../../libcommon/mem.h"
@@ -218,7 +218,8 @@ problem_make(struct problem *p, int rows, int n)
 
         for (size_t i = 0; i < ld; i++) {
             p->xf[t * ld + i] = uniform() + common * (double)(i % 5);
-            p->x[t * ld + i] = i == 3 ? 0 : p->xf[t * ld + i] * 0.9 + 0.1 * uniform() + 0.1 * p->xf[t * ld + (i + 1) % ld];
+            p->x[t * ld + i] = i == 3 ? 0 : p->xf[t * ld + i] * 0.9 + 0.1 * uniform() +
+                0.1 * p->xf[t * ld + (i + 1) % ld];
         }
     }
     for (size_t i = 0; i < ld; i++)
@@ -332,8 +333,8 @@ correction_case(int rows, int n, double damp)
             plain_target(&p, lambda, w, want);
             for (int i = 0; i < n; i++)
                 if (!(fabs((double)y[i] - want[i]) <= (b == 0 ? 1e-4 : 3e-4)))
-                    fail_msg("%s %d x %d, lambda %g: [%d][%d] is %g, want %g", b == 0 ? "ref" : "cpu", rows, n, damp, r, i,
-                        (double)y[i], want[i]);
+                    fail_msg("%s %d x %d, lambda %g: [%d][%d] is %g, want %g", b == 0 ? "ref" : "cpu", rows, n, damp,
+                        r, i, (double)y[i], want[i]);
             if (n > 4 && !(apart(&p, w, y) < apart(&p, w, w)))
                 fail_msg("%d x %d, row %d: %g is no nearer than %g", rows, n, r, apart(&p, w, y), apart(&p, w, w));
         }
@@ -346,7 +347,8 @@ correction_case(int rows, int n, double damp)
     assert_memory_equal(p.y, first, (size_t)rows * (size_t)n * 4);
     memset(p.y, 0, (size_t)rows * (size_t)n * 4);
     for (int r = 0, part; r < rows; r += part) {
-        part = r + 2 * CORRECT_ROWS < rows && r > 0 ? 2 * CORRECT_ROWS : r + CORRECT_ROWS < rows ? CORRECT_ROWS : rows - r;
+        part = r + 2 * CORRECT_ROWS < rows && r > 0 ? 2 * CORRECT_ROWS : r + CORRECT_ROWS < rows ? CORRECT_ROWS :
+            rows - r;
         assert_int_equal(backend_cpu.correct(dev.cpu, p.y + (size_t)r * (size_t)n, p.w + (size_t)r * (size_t)n, p.m, part,
             n), RC_OK);
     }

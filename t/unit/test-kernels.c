@@ -499,7 +499,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_rope), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk), cmocka_unit_test(test_cross),
+        cmocka_unit_test(test_rope), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk),
+        cmocka_unit_test(test_cross),
         cmocka_unit_test(test_dot_same_bits), cmocka_unit_test(test_ops_same_bits),
         cmocka_unit_test(test_softmax_cols_same_bits), cmocka_unit_test(test_bf16_rows_same_bits),
         cmocka_unit_test(test_backend_find),
