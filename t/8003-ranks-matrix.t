@@ -44,7 +44,7 @@ resumed() { # MODEL SCHEME RANKS COMM RANKS COMM: killed when some weights are d
         begin "$4" w "$3" -j 1
         until [ -n "$(find w/weights -type f)" ]; do
             running || { cat launched; return 1; }
-            sleep "$pause"
+            [ "$1" = dense ] && sleep $slow || sleep 0.005
         done
         end_all
         left=$(find w/weights -type l | wc -l)
@@ -53,8 +53,8 @@ resumed() { # MODEL SCHEME RANKS COMM RANKS COMM: killed when some weights are d
     llmc-shard -C w --replan --ranks "$5" && launch "$6" w "$5" -j 1 && sums w | diff "$1.$2.sums" -
 }
 
-pause=0.005
-[ -z "${MODEL:-}" ] || pause=2
+slow=0.005      # seconds between two looks: a large model is well under way by then
+[ -z "${MODEL:-}" ] || slow=2
 case ${MATRIX:-} in
 full)
     all='1x1 1x2 2x1 2x2 3x1 3x2 4x1 4x2 8x1 8x2'
