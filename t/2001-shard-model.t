@@ -12,7 +12,7 @@ ok 'the model as it is passes' 'llmc-shard -C good -s W4A16 -g 32 -d ids -m "$de
 # --- absent ---
 
 refused 66 'no such directory' 'nowhere' "$shard nowhere"
-refused 66 'a file in its place' 'ids' "$shard ids"
+refused 65 'a file that is no tar in its place' 'ids: neither a directory nor a tar' "$shard ids"
 mkdir empty
 refused 66 'an empty directory' 'empty/config.json' "$shard empty"
 mkdir noweights && cp "$demo/config.json" noweights

@@ -293,7 +293,7 @@ test_texts(void **state)
 static void
 test_size(void **state)
 {
-    static const char *const bad[] = { "", "K", "1KB", "1 K", " 1", "-1", "+1", "1.5G", "99999999999999999999",
+    static const char *const bad[] = { "", "K", "1KBs", "1X", "1 K", " 1", "-1", "+1", "1.5G", "99999999999999999999",
         "16777216T", "1P" };
     size_t v;
 
@@ -301,6 +301,7 @@ test_size(void **state)
     assert_true(opt_size("0", &v) && v == 0);
     assert_true(opt_size("1000", &v) && v == 1000);
     assert_true(opt_size("64K", &v) && v == 65536);
+    assert_true(opt_size("64KiB", &v) && v == 65536);
     assert_true(opt_size("512m", &v) && v == (size_t)512 << 20);
     assert_true(opt_size("24G", &v) && v == (size_t)24 << 30);
     assert_true(opt_size("16777215T", &v) && v == (size_t)16777215 << 40);
