@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Measured on x86-64, Debian 12: a process with its libraries and tables; what a thread adds (stack, allocator, scratch
- * of small kernels). */
+/* Estimates, not measured: a process with its libraries and tables; what a thread adds (stack, allocator, scratch of
+ * small kernels). */
 static const double PROCESS = 8e6, THREAD = 2e6;
 
 enum { PAGE = 4096, CHUNK = HESS_CHUNK };

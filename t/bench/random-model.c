@@ -119,7 +119,7 @@ list(struct model *m)
     return RC_OK;
 }
 
-/* Norms are ones; rows of a matrix are shifted pieces of the same table, by a random start each. */
+/* Norms are ones; else each value is drawn from the table. */
 static void
 fill(uint16_t *to, size_t count, bool ones)
 {
