@@ -117,6 +117,7 @@ ok 'llmc run, again and again until it is through' '
 '
 ok 'a stage that is killed is what llmc run ends with' '
     rm -rf w out
+    cp -a plan w
     rc=0
     ASAN_OPTIONS=verify_asan_link_order=0 LLMC_FAIL=rename:3:KILL:*weights* LD_PRELOAD=$build/t/fail.so llmc run small $opts -o out -C w >log 2>err || rc=$?
     cat err

@@ -29,7 +29,7 @@ resumes() { # [options]
     cmp good/model.safetensors out/model.safetensors && cmp good/config.json out/config.json
 }
 
-# llmc-gptq stops at its third publication, and whoever is told is told then.
+# llmc-gptq stops at its third publication, and whoever is told is told then. w has a plan: llmc-shard renames links.
 halted() {  # command: its pid is in $pid
     rm -f struck
     LLMC_FAIL=rename:3:${how:-STOP}:*weights* LLMC_FAIL_LOG=struck LD_PRELOAD=$build/t/fail.so \
@@ -52,6 +52,7 @@ go_on() {   # all of them, again and again: a second rank may have stopped later
 
 stopped() { # signal options
     rm -rf w out
+    cp -a plan w
     signal=$1
     shift
     halted llmc run small $opts -o out -C w "$@" || return 1
@@ -85,6 +86,7 @@ else
 fi
 ok 'llmc run: the whole process group is told, as by a terminal' '
     rm -rf w out
+    cp -a plan w
     halted setsid llmc run small $opts -o out -C w -j 1
     kill -s INT -- -$pid
     sleep 0.1
@@ -93,6 +95,7 @@ ok 'llmc run: the whole process group is told, as by a terminal' '
 '
 ok 'llmc run: a second signal ends it at once' '
     rm -rf w out
+    cp -a plan w
     how=NAP
     halted llmc run small $opts -o out -C w -j 1
     kill -s TERM $pid

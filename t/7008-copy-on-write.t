@@ -42,6 +42,7 @@ readers() { # until the run of pid has ended; what they saw is counted in old an
 
 ok 'readers see the old or the new weights, and states and Hessians of two steps at most' '
     rm -rf w out
+    llmc-shard -C w -m small $opts
     LLMC_FAIL=rename:2:NAP:*weights* LD_PRELOAD=$build/t/fail.so ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} \
         llmc run small $opts -o out -C w >/dev/null &
     pid=$!
