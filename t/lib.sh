@@ -14,6 +14,7 @@
 # (build/san). $root, $build, $data and $golden are absolute.
 
 root=$(cd "${0%/*}/.." && pwd) || exit 1
+export LSAN_OPTIONS="suppressions=$root/t/lsan.supp:print_suppressions=0"
 case ${BUILD:=build} in
 /*) build=$BUILD ;;
 *) build=$root/$BUILD ;;
