@@ -4,6 +4,7 @@
 # TOOLS and MOMENTS: of which tools the calls, and how many random moments of each.
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
+many_runs
 no_leak_check
 
 if [ "${TORTURE:-}" = full ]; then

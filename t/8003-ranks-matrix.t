@@ -4,6 +4,7 @@
 # Here a short matrix; MATRIX=full is all of it, MODEL=DIR another model than the demo's (make torture-ranks).
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
+many_runs
 . "$data/mk/arch.sh"
 . "$data/mk/ranks.sh"
 

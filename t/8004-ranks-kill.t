@@ -5,6 +5,7 @@
 # instead of killed is lost after --timeout.
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
+many_runs
 . "$data/mk/ranks.sh"
 
 limit=${LIMIT:-30}  # seconds from the blow to the end

@@ -4,6 +4,7 @@
 #   fails CODE 'name' 'script'   passes if it exits with CODE
 #   same ['name'] A B            passes if the files are equal; with GOLDEN=1 an A in $golden is rewritten from B
 #   skip 'name' 'why'            counts as passed; skip_all 'why' leaves the whole file
+#   many_runs                    leaves the file under sanitizers: what it runs so often, other tests run under them
 #   done_testing                 last line
 # and for use inside scripts:
 #   oneline FILE                 FILE is one line, "llmc...: ..."
@@ -87,6 +88,10 @@ skip() {
 skip_all() {
     echo "1..0 # SKIP $1"
     exit 0
+}
+
+many_runs() {
+    case $build in */san) [ -n "${LLMC_TEST_LONG:-}" ] || skip_all 'many runs of the same; LLMC_TEST_LONG=1 runs them here, too' ;; esac
 }
 
 oneline() {
