@@ -106,7 +106,7 @@ for n in 2 3; do
     case $(llmc-hessian --version) in
     *'MPI yes'*) ok "of $n ranks by MPI" "
         plan m$n $n -s W4A16 -g 32 --correct
-        timeout 60 mpirun --allow-run-as-root --oversubscribe --bind-to none -n $n llmc pipeline -C m$n -q --comm mpi >/dev/null
+        timeout 240 mpirun --allow-run-as-root --oversubscribe --bind-to none -n $n llmc pipeline -C m$n -q --comm mpi >/dev/null
         out m$n | diff one.sums -" ;;
     *) skip "of $n ranks by MPI" 'no MPI' ;;
     esac

@@ -2,6 +2,7 @@
 # --comm nccl on the host: t/cuda-host stands in for CUDA and NCCL
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
+no_leak_check
 
 host=$build/t/llmc-nccl-host.so
 unset LLMC_NCCL LLMC_CUDA_HOST LLMC_CUDA_FAIL

@@ -2,6 +2,7 @@
 # three hosts without a file system in common: network and mount namespaces, Open MPI over veth, --scratch
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
+no_leak_check
 . "$data/mk/ranks.sh"
 
 [ -n "$have_mpi" ] || skip_all 'no MPI'
