@@ -41,9 +41,9 @@ halted() {  # command: its pid is in $pid
     done
 }
 
-go_on() {   # all of them, again and again: a second rank may have stopped later
-    for i in 1 2 3 4 5 6 7 8; do
-        cat w/log/gptq.*.pid 2>/dev/null | while read -r p; do kill -CONT "$p"; done 2>/dev/null
+go_on() {   # all of them, until none is left: a second rank may stop later
+    while cat w/log/gptq.*.pid >stages 2>/dev/null; do
+        while read -r p; do kill -CONT "$p"; done <stages 2>/dev/null
         sleep 0.02
     done
 }
@@ -161,6 +161,7 @@ ok 'a second signal ends llmc-pack at once, and removes what was not finished' '
     llmc-pack -C done -o - -q >pipe 2>err &
     pid=$!
     exec 4<pipe
+    dd bs=1 count=1 <&4 >byte 2>/dev/null   # it has begun, and soon waits for room
     sleep 0.2
     kill -s TERM $pid; sleep 0.4; kill -s TERM $pid
     rc=0
