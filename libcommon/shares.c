@@ -29,7 +29,7 @@ shares_find(struct budget stage[BUDGET_STAGES], struct budget *all, struct budge
     int rc;
 
     if (threads == 0)
-        threads = pool_cpus() / pipelines > 0 ? pool_cpus() / pipelines : 1;
+        threads = pool_cpus();
     TRY(plan_read(&plan, dir));
     if ((rc = model_open_header(&model, plan.model)) == RC_OK && (rc = source_arch(&arch, &model)) == RC_OK) {
         struct budget_of of = { &plan, &arch, -1, threads };

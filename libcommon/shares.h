@@ -6,8 +6,9 @@
 
 extern const char *const budget_stages[BUDGET_STAGES]; /* "llmc-calib", ... */
 
-/* Of the work directory's plan, for `pipelines` ranks here; memory 0: budget_limit(); threads 0: those that we may use,
- * shared. What stage[] and the whole of one pipeline need in the first way that fits. RC_OS: none does. */
+/* Of the work directory's plan, for `pipelines` ranks here; memory 0: budget_limit(); threads 0: as many as
+ * stages take that are not told. What stage[] and the whole of one pipeline need in the first way that fits. RC_OS:
+ * none does. */
 int shares_find(struct budget stage[BUDGET_STAGES], struct budget *all, struct budget_way *way, const char *dir,
     size_t memory, int pipelines, int threads);
 
