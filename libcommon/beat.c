@@ -2,6 +2,7 @@
 #include "beat.h"
 
 #include "buf.h"
+#include "clock.h"
 #include "file.h"
 #include "msg.h"
 
@@ -16,16 +17,7 @@
 
 enum { LINE_MAX_BYTES = 256, GAP_SECONDS = 5 };
 
-static const char *const stages[BEAT_STAGES] = { "", ".calib", ".gptq" };
-
-double
-beat_clock(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static const char *const stages[BEAT_STAGES] = { NULL, "calib", "gptq" };
 
 /* --- signs --- */
 
@@ -35,6 +27,14 @@ sign_host(char out[65])
     memset(out, 0, 65);
     if (gethostname(out, 64) != 0 || out[0] == '\0')
         (void)snprintf(out, 65, "localhost");
+}
+
+int
+sign_path(char out[BEAT_PATH_MAX], const char *dir, int rank, const char *stage)
+{
+    int n = snprintf(out, BEAT_PATH_MAX, "%s/%d%s%s", dir, rank, stage != NULL ? "." : "", stage != NULL ? stage : "");
+
+    return n < 0 || n >= BEAT_PATH_MAX ? err_set(RC_DATA, "%s: path is too long", dir) : RC_OK;
 }
 
 bool
@@ -135,7 +135,7 @@ beat(void *arg)
         (void)pthread_cond_timedwait(&b->ended, &b->lock, &t);
         if (b->end)
             break;
-        now = beat_clock();
+        now = clock_seconds();
         if (now - b->looked > GAP_SECONDS)
             b->woke = now;
         b->looked = now;
@@ -156,17 +156,9 @@ beat_woke(struct beat *b)
     double woke;
 
     (void)pthread_mutex_lock(&b->lock);
-    woke = beat_clock() - b->looked > GAP_SECONDS && b->beating ? beat_clock() : b->woke;
+    woke = clock_seconds() - b->looked > GAP_SECONDS && b->beating ? clock_seconds() : b->woke;
     (void)pthread_mutex_unlock(&b->lock);
     return woke;
-}
-
-static int
-path_of(char out[BEAT_PATH_MAX], const char *dir, int rank, const char *stage)
-{
-    int n = snprintf(out, BEAT_PATH_MAX, "%s/%d%s", dir, rank, stage);
-
-    return n < 0 || n >= BEAT_PATH_MAX ? err_set(RC_DATA, "%s: path is too long", dir) : RC_OK;
 }
 
 int
@@ -180,15 +172,15 @@ beat_open(struct beat *b, const char *dir, int rank, const char *stage, int limi
     sign_host(b->host);
     TRY(file_mkdir(dir));
     for (int i = 0; i < BEAT_STAGES; i++)
-        if (strcmp(stage != NULL ? stage : "", stages[i] + (i > 0)) == 0)
-            TRY(path_of(b->path, dir, rank, stages[i]));
+        if (stage == stages[i] || (stage != NULL && stages[i] != NULL && strcmp(stage, stages[i]) == 0))
+            TRY(sign_path(b->path, dir, rank, stages[i]));
         else if (at < BEAT_STAGES - 1)
-            TRY(path_of(b->stage[at++].path, dir, rank, stages[i]));
+            TRY(sign_path(b->stage[at++].path, dir, rank, stages[i]));
     TRY(tell(b, "running", limit));
     if (!sign_read(&s, b->path))
         return err_set(RC_IO, "%s: cannot read: %s", b->path, strerror(errno));
     b->born = s.stamp;
-    b->looked = beat_clock();
+    b->looked = clock_seconds();
     (void)sigfillset(&all); /* signals are the main thread's */
     (void)pthread_sigmask(SIG_BLOCK, &all, &old);
     rc = pthread_create(&b->thread, NULL, beat, b);

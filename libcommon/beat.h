@@ -49,13 +49,12 @@ int  beat_open(struct beat *b, const char *dir, int rank, const char *stage, int
 void beat_close(struct beat *b, int rc);
 double beat_woke(struct beat *b);
 
+/* DIR/RANK of a rank's llmc-hessian, stage NULL, or DIR/RANK.STAGE. RC_DATA: too long. */
+int  sign_path(char out[BEAT_PATH_MAX], const char *dir, int rank, const char *stage);
 /* False: there is no such file, or none of ours. */
 bool sign_read(struct sign *s, const char *path);
 /* Its process is there, or on another host. */
 bool sign_alive(const struct sign *s, const char *host);
 void sign_host(char out[65]);
-
-/* Seconds, by a clock that goes on while we are stopped. */
-double beat_clock(void);
 
 #endif

@@ -2,6 +2,7 @@
 #include "budget.h"
 
 #include "forward.h"
+#include "hess.h"
 #include "mem.h"
 #include "msg.h"
 
@@ -46,6 +47,13 @@ budget_total(const struct budget *b)
     for (int i = 0; i < b->count; i++)
         sum += b->part[i].bytes;
     return sum;
+}
+
+static void
+keep_worse(struct budget *b, const struct budget *one)
+{
+    if (budget_total(one) > budget_total(b))
+        *b = *one;
 }
 
 static void
@@ -95,6 +103,7 @@ count_tokens(const struct budget_of *o, double *tokens, double *block)
     mem_free(of);
 }
 
+/* 0 behind the last step. */
 static double
 pending_width(const struct budget_of *o, int step)
 {
@@ -160,8 +169,8 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
     add_process(b, o);
     if (!way->disk) {
         budget_add(b, "hidden states", STATES, tokens * o->arch->hidden * size);
-        budget_add(b, "pending inputs", STATES, tokens * size * larger(pending_width(o, step), step + 1 <
-            o->plan->step_count ? pending_width(o, step + 1) : 0));
+        budget_add(b, "pending inputs", STATES, tokens * size * larger(pending_width(o, step), pending_width(o,
+            step + 1)));
     }
     budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o, s));
     if (!idle)
@@ -171,32 +180,25 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
 
 /* --- llmc-hessian --- */
 
-static double
-entries(double n)
-{
-    return n * (n + 1) / 2;
-}
-
 /* Sums that a step adds up, the largest of them, and the widest. */
 static void
 count_sums(const struct budget_of *o, int step, double *all, double *most, double *width)
 {
     const struct step *s = &o->plan->steps[step];
-
     bool seen[ARCH_POINTS_MAX] = { false };
 
     *all = *most = *width = 0;
     for (int i = s->first_task; i < s->end_task; i++) {
         const struct task *t = &o->plan->tasks[i];
-        double n = t->cols, bytes;
+        double bytes;
 
         if (plan_task_cache(t) || seen[t->point] || !recipe_needs_hessian(o->plan->recipe, t->group))
             continue;
         seen[t->point] = true;
-        bytes = (entries(n) + (streams(o) > 1 ? n * n + n : 0)) * sizeof(double);
+        bytes = (double)hess_values(t->cols, plan_point_pairs(o->plan, step, t->point)) * sizeof(double);
         *all += bytes;
         *most = larger(*most, bytes);
-        *width = larger(*width, n);
+        *width = larger(*width, t->cols);
     }
 }
 
@@ -288,19 +290,11 @@ budget_gptq(struct budget *b, const struct budget_of *o, int step)
         if (o->rank >= 0 && t->rank != o->rank)
             continue;
         task_budget(&one, o, t);
-        if (budget_total(&one) > budget_total(b))
-            *b = one;
+        keep_worse(b, &one);
     }
 }
 
 /* --- stages and pipelines --- */
-
-static void
-keep_worse(struct budget *b, const struct budget *one)
-{
-    if (budget_total(one) > budget_total(b))
-        *b = *one;
-}
 
 void
 budget_stage(struct budget *b, const struct budget_of *o, enum budget_stage stage, const struct budget_way *way)
@@ -338,21 +332,14 @@ merge(struct budget *b, const struct budget *more)
     }
 }
 
-static void
-only_process(struct budget *b, const struct budget_of *o)
-{
-    *b = (struct budget){ 0 };
-    add_process(b, o);
-}
-
 void
 budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget_way *way)
 {
     const struct plan *p = o->plan;
-    struct budget calib, hessian, gptq, process, one;
+    struct budget calib, hessian, gptq, process = { 0 }, one;
 
     *b = (struct budget){ 0 };
-    only_process(&process, o);
+    add_process(&process, o);
     for (int s = 0; s < p->step_count; s++) {
         double all, most, width;
 
@@ -376,13 +363,15 @@ budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget
     }
 }
 
-static const struct budget_way ways[] = { { 3, false }, { 2, false }, { 1, false }, { 2, true }, { 1, true } };
+const struct budget_way budget_ways[BUDGET_WAYS] = {
+    { 3, false }, { 2, false }, { 1, false }, { 2, true }, { 1, true },
+};
 
 static int
 choose(struct budget *b, struct budget_way *way, const struct budget_of *o, bool piped, bool all, size_t limit)
 {
-    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
-        *way = ways[i];
+    for (int i = 0; i < BUDGET_WAYS; i++) {
+        *way = budget_ways[i];
         if (!piped)
             way->slots = 0;
         if (all)

@@ -33,6 +33,11 @@ struct budget_way {
     bool disk;  /* hidden states and pending inputs lie in a file */
 };
 
+enum { BUDGET_WAYS = 5 };
+
+/* From the one that takes most memory to the one that takes least. */
+extern const struct budget_way budget_ways[BUDGET_WAYS];
+
 /* Whose: a rank, or -1: the worst of all ranks in each respect. */
 struct budget_of {
     const struct plan *plan;

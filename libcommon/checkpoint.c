@@ -64,7 +64,6 @@ open_task(struct writer *w, const struct task *t)
 {
     struct st_file *st = &w->files[t - w->run->plan.tasks];
     char path[PATH_MAX];
-    const char *fp;
 
     if (st->path != NULL)
         return RC_OK;
@@ -74,9 +73,7 @@ open_task(struct writer *w, const struct task *t)
         if (strncmp(st->tensors[i].name, t->module, strlen(t->module)) != 0 ||
             st->tensors[i].name[strlen(t->module)] != '.')
             return err_set(RC_DATA, "%s: holds tensor %s of another module", path, st->tensors[i].name);
-    fp = st_meta(st, "plan");
-    return fp != NULL && strcmp(fp, w->run->plan.fingerprint) == 0 ? RC_OK :
-        err_set(RC_DATA, "%s: made under another plan", path);
+    return st_want_plan(st, w->run->plan.fingerprint);
 }
 
 /* Rows of a tensor that is cut by rows like its module; others are alike in every part. */

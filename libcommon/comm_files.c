@@ -65,14 +65,6 @@ make_dir(const struct comm *c, int step)
     return file_mkdir(path);
 }
 
-static bool
-meta_is(const struct st_file *st, const char *key, const char *want)
-{
-    const char *s = st_meta(st, key);
-
-    return s != NULL && strcmp(s, want) == 0;
-}
-
 /* --- grids --- */
 
 static int
@@ -101,8 +93,8 @@ take_grid(struct comm *c, int step, enum point point, struct hess *h, bool *done
         return RC_OK;
     t = st_find(&st, "grid");
     if (t != NULL && t->dtype == DT_I16 && t->ndim == 1 && t->shape[0] == (int64_t)hess_exponents(h) &&
-        meta_is(&st, "plan", c->run->plan.fingerprint) && (rc = digest_mem(t->data, t->bytes, hex)) == RC_OK &&
-        meta_is(&st, "digest", hex)) {
+        st_meta_is(&st, "plan", c->run->plan.fingerprint) && (rc = digest_mem(t->data, t->bytes, hex)) == RC_OK &&
+        st_meta_is(&st, "digest", hex)) {
         memcpy(h->grid, t->data, t->bytes);
         *done = true;
     }
@@ -173,12 +165,12 @@ try_merge(struct comm *c, struct comm_sum *s, int rank, bool *merged)
     TRY(partial_path(c, s->step, s->point, rank, path));
     if (access(path, R_OK) != 0 || st_open(&st, path) != RC_OK)
         return RC_OK;
-    ours = meta_is(&st, "plan", c->run->plan.fingerprint) && meta_is(&st, "partition", c->partition);
+    ours = st_meta_is(&st, "plan", c->run->plan.fingerprint) && st_meta_is(&st, "partition", c->partition);
     st_close(&st);
     if (!ours || hess_map(&h, path, &st) != RC_OK)
         return RC_OK;
     rc = digest_of(&h, hex);
-    if (rc == RC_OK && meta_is(&st, "digest", hex)) {
+    if (rc == RC_OK && st_meta_is(&st, "digest", hex)) {
         rc = hess_merge(s->h, &h);
         *merged = rc == RC_OK;
     }

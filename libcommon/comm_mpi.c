@@ -61,11 +61,16 @@ mpi_tag(enum mpi_tag tag, enum point point)
     return (int)point * TAGS + (int)tag;
 }
 
+static bool
+launched(void)
+{
+    return getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_NAMESPACE") != NULL || getenv("PMI_SIZE") != NULL;
+}
+
 bool
 mpi_usable(const struct comm *c)
 {
-    return c->ranks > 1 && (getenv("OMPI_COMM_WORLD_SIZE") != NULL || getenv("PMIX_NAMESPACE") != NULL ||
-        getenv("PMI_SIZE") != NULL);
+    return c->ranks > 1 && launched();
 }
 
 int
@@ -74,7 +79,7 @@ mpi_open(struct comm *c, size_t bytes)
     int given, rank, ranks;
     struct mpi_own *o;
 
-    if (getenv("OMPI_COMM_WORLD_SIZE") == NULL && getenv("PMIX_NAMESPACE") == NULL && getenv("PMI_SIZE") == NULL)
+    if (!launched())
         return err_set(RC_USAGE, "communicator mpi needs an MPI launcher, such as mpirun");
     if ((c->own = o = mem_zalloc(1, bytes)) == NULL)
         return RC_OS;

@@ -30,7 +30,7 @@ int
 fwd_open(struct fwd *f, const struct backend *bk, struct dev *dev, const struct arch *a, enum dtype dt,
     fwd_dense_fn *dense, void *ctx)
 {
-    *f = (struct fwd){ .bk = bk, .dev = dev, .arch = a, .dt = dt, .dense = dense, .ctx = ctx };
+    *f = (struct fwd){ .bk = bk, .dev = dev, .arch = a, .dt = dt, .dense = dense, .ctx = ctx, .layer = -1 };
     if (a->experts > 0)
         f->expert = mem_zalloc((size_t)a->experts, sizeof(*f->expert));
     return a->experts > 0 && f->expert == NULL ? RC_OS : RC_OK;
@@ -159,13 +159,16 @@ fwd_norms(struct fwd *f, int layer)
     char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
     int width;
 
-    f->layer = layer;
+    if (f->layer == layer)
+        return RC_OK;
+    f->layer = -1;
     for (int i = 0; i < NORM_ID_COUNT; i++) {
         if (!arch_norm(f->arch, layer, (enum norm_id)i, module, &width))
             continue;
         TRY(tensor_name(name, sizeof(name), module, "weight"));
         TRY(load_vector(f, name, width, &f->norm[i]));
     }
+    f->layer = layer;
     return RC_OK;
 }
 

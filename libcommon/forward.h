@@ -89,7 +89,7 @@ struct fwd {
     const void           *rounded_x;  /* whose rounded values scratch holds, */
     const struct rounding *rounded_by; /* and by what; NULL: nobody's */
     bool                  watch_cache; /* the caller sets it: attention leaves ranges in blocks */
-    int                   layer;  /* whose norms are loaded */
+    int                   layer;  /* whose norms are loaded; -1: none's */
     struct fwd_linear     linear[ROLE_COUNT];
     struct fwd_linear   (*expert)[FWD_EXPERT_ROLES]; /* [arch.experts] gate, up, down; NULL: none */
     void                 *norm[NORM_ID_COUNT];
@@ -109,7 +109,7 @@ void fwd_block_idle(struct fwd_block *b); /* its turn is over for now */
 /* [rows]; RC_DATA: an id beyond the vocabulary */
 int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids);
 
-int  fwd_norms(struct fwd *f, int layer); /* enters the layer */
+int  fwd_norms(struct fwd *f, int layer); /* enters the layer, unless that is where we are */
 /* What steps over points [first, end) of the layer need. RC_DATA: wrong shape. */
 int  fwd_load(struct fwd *f, int first, int end);
 void fwd_unload(struct fwd *f);

@@ -36,19 +36,16 @@ hess_init(struct hess *h, int n, bool sum, int ranges)
     return RC_OS;
 }
 
-/* Of a sum, there or not. */
-static size_t
-sum_entries(const struct hess *h)
+size_t
+hess_values(int n, bool pairs)
 {
-    size_t n = (size_t)h->n;
-
-    return hess_entries(h->n) + (h->pairs ? n * n + n : 0);
+    return hess_entries(n) + (pairs ? (size_t)n * (size_t)n + (size_t)n : 0);
 }
 
 size_t
 hess_count(const struct hess *h)
 {
-    return h->sum == NULL ? 0 : sum_entries(h);
+    return h->sum == NULL ? 0 : hess_values(h->n, h->pairs);
 }
 
 size_t
@@ -67,7 +64,7 @@ hess_pairs(struct hess *h)
     h->grid = mem_zalloc(hess_exponents(h), sizeof(*h->grid));
     if (sum) {
         mem_free(h->sum);
-        h->sum = mem_zalloc(sum_entries(h), sizeof(*h->sum));
+        h->sum = mem_zalloc(hess_values(h->n, h->pairs), sizeof(*h->sum));
     }
     return h->grid != NULL && (!sum || h->sum != NULL) ? RC_OK : RC_OS;
 }
@@ -392,7 +389,7 @@ enum part { PART_RANGES, PART_SUM, PART_SUM_MAPPED };
 static int
 read_sum(struct hess *h, const struct st_file *st, enum part part)
 {
-    int64_t want_sum[1] = { (int64_t)sum_entries(h) }, want_grid[1] = { (int64_t)hess_exponents(h) };
+    int64_t want_sum[1] = { (int64_t)hess_values(h->n, h->pairs) }, want_grid[1] = { (int64_t)hess_exponents(h) };
     const struct tensor *sum, *grid;
 
     TRY(st_get(st, "sum", &sum));
@@ -471,16 +468,14 @@ hess_read_ranges(struct hess *h, const char *path, struct st_file *st)
 int
 hess_open(struct hess *h, const char *path, bool sums, const char *plan, struct st_file *st)
 {
-    const char *fp;
-    bool ours;
+    int rc;
 
     TRY(sums ? hess_map(h, path, st) : hess_read_ranges(h, path, st));
-    fp = st_meta(st, "plan");
-    ours = fp != NULL && strcmp(fp, plan) == 0;
-    if (ours && (!sums || h->sum != NULL))
-        return RC_OK;
-    hess_free(h);
-    st_close(st);
-    return ours ? err_set(RC_DATA, "%s: holds no Hessian", path) :
-        err_set(RC_DATA, "%s: made under another plan", path);
+    if ((rc = st_want_plan(st, plan)) == RC_OK && sums && h->sum == NULL)
+        rc = err_set(RC_DATA, "%s: holds no Hessian", path);
+    if (rc != RC_OK) {
+        hess_free(h);
+        st_close(st);
+    }
+    return rc;
 }

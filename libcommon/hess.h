@@ -73,6 +73,7 @@ double        hess_distance(const struct hess *h);
 /* What ranks exchange: the sum, whose entries on equal grids may be added in any pieces and order, and all the rest, a
  * few bytes a channel. hess_head_merge adds another's rest to dst, as hess_merge would. RC_DATA: other n or grid. */
 size_t hess_entries(int n); /* of H */
+size_t hess_values(int n, bool pairs); /* of a sum, all its parts */
 size_t hess_count(const struct hess *h); /* of sum, all its parts; 0: none */
 size_t hess_exponents(const struct hess *h); /* of grid */
 size_t hess_head_bytes(const struct hess *h);

@@ -91,9 +91,9 @@ links_check(const struct plan *p, const struct model *m)
     return RC_OK;
 }
 
-/* What stands for a cache, which has no weight of its own, is that of its first projection. */
+/* A shard. What stands for a cache, which has no weight of its own, is that of its first projection. */
 static const char *
-file_of(const struct plan *p, const struct task *t, const struct arch *a, const struct model *m)
+shard_of(const struct plan *p, const struct task *t, const struct arch *a, const struct model *m)
 {
     char name[ARCH_NAME_MAX + 16], module[ARCH_NAME_MAX];
     struct linear first;
@@ -103,14 +103,14 @@ file_of(const struct plan *p, const struct task *t, const struct arch *a, const 
     if (plan_task_cache(t))
         arch_module(a, p->steps[t->step].layer, &first, module);
     (void)snprintf(name, sizeof(name), "%s.weight", module);
-    return member_is_tar(m->dir) ? m->dir : model_shard_path(m, name);
+    return model_shard_path(m, name);
 }
 
 int
 links_make(const struct plan *p, const struct arch *a, const struct model *m)
 {
     char path[PATH_MAX], target[PATH_MAX], dir[PATH_MAX];
-    const char *file, *last = NULL;
+    const char *tar = member_is_tar(m->dir) ? m->dir : NULL, *file, *last = NULL;
 
     TRY(plan_path(p, dir, "weights"));
     for (int i = 0; i < p->task_count; i++) {
@@ -120,7 +120,7 @@ links_make(const struct plan *p, const struct arch *a, const struct model *m)
         if (plan_task_done(p, &p->tasks[i]))
             continue;
         TRY(plan_task_path(p, &p->tasks[i], path));
-        if ((file = file_of(p, &p->tasks[i], a, m)) == NULL)
+        if ((file = tar != NULL ? tar : shard_of(p, &p->tasks[i], a, m)) == NULL)
             return err_set(RC_DATA, "%s: no weight of %s", m->dir, p->tasks[i].module);
         if (file != last)
             TRY(links_path(dir, file, target));

@@ -86,6 +86,26 @@ opt_size(const char *text, size_t *out)
     return true;
 }
 
+int
+opt_numbers(const char *text, int most, int *list, int room)
+{
+    int count = 0;
+
+    for (const char *s = text; s != NULL; count++) {
+        char *end;
+        long n;
+
+        if (count == room)
+            return room + 1;
+        n = strtol(s, &end, 10);
+        if (end == s || n < 1 || n > most || (*end != '\0' && *end != ','))
+            return -1;
+        list[count] = (int)n;
+        s = *end == ',' ? end + 1 : NULL;
+    }
+    return count;
+}
+
 static void
 print_size(size_t v, char *out, size_t size)
 {

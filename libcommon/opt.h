@@ -86,4 +86,7 @@ char **opt_parse(const struct tool *tool, int argc, char **argv);
 /* "512", "64K", "2G", "2GB", "2GiB", powers of 1024 up to T. False: not a size. */
 bool opt_size(const char *text, size_t *out);
 
+/* "1,2,4": numbers from 1 to `most` into list[room]. How many, room + 1 if there are more; -1: malformed. NULL: 0. */
+int opt_numbers(const char *text, int most, int *list, int room);
+
 #endif

@@ -3,14 +3,13 @@
 
 #include "mem.h"
 #include "msg.h"
-#include "state.h"
 
 #include <string.h>
 
 int
 original_open(struct original *o, struct run *run, int blocks, bool eager)
 {
-    *o = (struct original){ .run = run, .layer = -1 };
+    *o = (struct original){ .run = run };
     if (!plan_pairs(&run->plan))
         return RC_OK;
     TRY(fwd_open(&o->fwd, run->bk, run->dev, &run->arch, run->dt, run_source_dense, run));
@@ -32,31 +31,9 @@ original_close(struct original *o)
 }
 
 int
-original_begin(struct original *o, int i, const int *lengths, int samples, const int32_t *ids)
-{
-    if (!o->on)
-        return RC_OK;
-    TRY(fwd_block_init(&o->fwd, &o->blocks[i], lengths, samples));
-    return fwd_begin(&o->fwd, &o->blocks[i], ids);
-}
-
-int
-original_restore(struct original *o, int i, const int *lengths, int samples, int step, int id)
-{
-    if (!o->on)
-        return RC_OK;
-    TRY(fwd_block_init(&o->fwd, &o->blocks[i], lengths, samples));
-    return state_load(o->run, step, id, &o->blocks[i], true);
-}
-
-int
 original_norms(struct original *o, int layer)
 {
-    if (o->on && o->layer != layer) {
-        TRY(fwd_norms(&o->fwd, layer));
-        o->layer = layer;
-    }
-    return RC_OK;
+    return o->on ? fwd_norms(&o->fwd, layer) : RC_OK;
 }
 
 int

@@ -5,7 +5,7 @@
  * row by row. Where experts get the rows that are routed to them, both streams take the rows that the compressed model
  * routes.
  *
- *     original_open; original_block for each block, then from the start or from its saved state
+ *     original_open; the caller fills blocks as it does its own
  *     each step, as the first stream: original_load, original_step of every block; original_unload
  */
 #ifndef LLMC_ORIGINAL_H
@@ -19,14 +19,10 @@ struct original {
     struct fwd        fwd;
     struct fwd_block *blocks; /* as many as the caller's, in its order */
     int               count;
-    int               layer;  /* whose norms are loaded; -1: none */
 };
 
 int  original_open(struct original *o, struct run *run, int blocks, bool eager);
 void original_close(struct original *o); /* harmless on a zeroed struct */
-/* Block i of the caller, of the plan's number id: the token ids' hidden states, or those saved as entering a step. */
-int  original_begin(struct original *o, int i, const int *lengths, int samples, const int32_t *ids);
-int  original_restore(struct original *o, int i, const int *lengths, int samples, int step, int id);
 
 int  original_norms(struct original *o, int layer);
 /* Weights for points [first, end) of a layer, or of its router alone where first is end. */

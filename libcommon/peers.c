@@ -1,6 +1,7 @@
 /* peers - which of the other ranks are still there */
 #include "peers.h"
 
+#include "clock.h"
 #include "mem.h"
 #include "msg.h"
 
@@ -13,20 +14,12 @@
 
 enum { OVERTAKE_SECONDS = 5 };
 
-static int
-peer_path(const struct peers *p, int rank, char *out)
-{
-    int n = snprintf(out, PATH_MAX, "%s/%d", p->dir, rank);
-
-    return n < 0 || n >= PATH_MAX ? err_set(RC_DATA, "%s: path is too long", p->dir) : RC_OK;
-}
-
 static bool
 read_sign(const struct peers *p, int rank, struct sign *s)
 {
-    char path[PATH_MAX];
+    char path[BEAT_PATH_MAX];
 
-    return peer_path(p, rank, path) == RC_OK && sign_read(s, path);
+    return sign_path(path, p->dir, rank, NULL) == RC_OK && sign_read(s, path);
 }
 
 int
@@ -38,7 +31,7 @@ peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout)
     if (p->dir == NULL || p->peer == NULL)
         return RC_OS;
     for (int r = 0; r < ranks; r++)
-        p->peer[r].heard = beat_clock();
+        p->peer[r].heard = clock_seconds();
     return beat_open(&p->beat, dir, rank, NULL, timeout);
 }
 
@@ -64,7 +57,7 @@ check_one(struct peers *p, int rank)
 
         if (moved && sign_alive(&s, p->beat.host)) { /* an older file must be seen to change before it counts */
             r->seen = true;
-            r->heard = beat_clock();
+            r->heard = clock_seconds();
         }
         if ((r->seen || s.stamp >= p->beat.born) && !sign_alive(&s, p->beat.host))
             return err_set(RC_RETRY, "rank %d: process %ld on %s is gone", rank, s.pid, s.host);
@@ -73,11 +66,11 @@ check_one(struct peers *p, int rank)
             return err_set(RC_RETRY, "rank %d: failed with exit status %d, process %ld on %s", rank, s.number, s.pid,
                 s.host);
         if (!r->done)
-            r->heard = beat_clock();
+            r->heard = clock_seconds();
         r->done = true;
     }
     r->stamp = there ? s.stamp : r->stamp;
-    silent = beat_clock() - (r->heard > woke ? r->heard : woke);
+    silent = clock_seconds() - (r->heard > woke ? r->heard : woke);
     if (r->done || silent < p->timeout)
         return RC_OK;
     if (!r->seen)
@@ -89,7 +82,7 @@ check_one(struct peers *p, int rank)
 int
 peers_check(struct peers *p)
 {
-    double t = beat_clock();
+    double t = clock_seconds();
 
     if (p->ranks < 2 || t - p->checked < BEAT_SECONDS)
         return RC_OK;
@@ -105,7 +98,7 @@ peers_expect(const struct peers *p, int rank)
 {
     const struct peer *r = &p->peer[rank];
 
-    return !r->done || beat_clock() - r->heard < OVERTAKE_SECONDS ? RC_OK :
+    return !r->done || clock_seconds() - r->heard < OVERTAKE_SECONDS ? RC_OK :
         err_set(RC_RETRY, "rank %d: has ended before the others", rank);
 }
 

@@ -5,6 +5,8 @@
 #include "../kernels/dev.h"
 #include "assign.h"
 #include "budget.h"
+#include "clock.h"
+#include "hess.h"
 #include "mem.h"
 #include "msg.h"
 #include "pool.h"
@@ -17,15 +19,6 @@ enum { SIZE = 1024, ROWS = 1024 };
 
 static const double MEASURE_SECONDS = 0.15;
 static const double LINK = 10e9; /* bytes a second: memory of one machine, or 100 Gbit/s */
-
-static double
-now(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* --- rates --- */
 
@@ -83,11 +76,11 @@ rate_of(struct bench *b, int (*fn)(struct bench *b), double work, double *out)
     int n = 0;
 
     TRY(fn(b)); /* what is made once */
-    start = now();
+    start = clock_seconds();
     do {
         TRY(fn(b));
         n++;
-        end = now();
+        end = clock_seconds();
     } while (end - start < MEASURE_SECONDS);
     *out = work * n / (end - start);
     return RC_OK;
@@ -221,16 +214,13 @@ sums_cost(const struct model_cost *m, int step, double *bytes)
 
     *bytes = 0;
     for (int p = s->first_point; p < s->end_point; p++) {
-        double n = arch_width(m->a, s->layer, (enum point)p, -1);
+        int n = arch_width(m->a, s->layer, (enum point)p, -1);
+        bool pairs = plan_point_pairs(m->p, step, (enum point)p);
 
-        if (plan_point_sum(m->p, step, (enum point)p)) {
-            sum += n * n / 2;
-            *bytes += n * (n + 1) / 2 * sizeof(double);
-        }
-        if (plan_point_pairs(m->p, step, (enum point)p)) {
-            sum += n * n;
-            *bytes += (n * n + n) * sizeof(double);
-        }
+        if (!plan_point_sum(m->p, step, (enum point)p))
+            continue;
+        sum += (double)n * n * (pairs ? 1.5 : 0.5);
+        *bytes += (double)hess_values(n, pairs) * sizeof(double);
     }
     return sum;
 }
@@ -258,12 +248,11 @@ static void
 add_memory(struct prediction *out, const struct model_cost *m)
 {
     struct budget_of of = { m->p, m->a, -1, m->r->threads };
-    struct budget_way most = { 3, false }, least = { 1, true };
     struct budget b;
 
-    budget_pipeline(&b, &of, &most);
+    budget_pipeline(&b, &of, &budget_ways[0]);
     out->memory = budget_total(&b);
-    budget_pipeline(&b, &of, &least);
+    budget_pipeline(&b, &of, &budget_ways[BUDGET_WAYS - 1]);
     out->least = budget_total(&b);
 }
 

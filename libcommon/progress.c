@@ -1,7 +1,7 @@
 /* progress - how far a tool is, its rate, and the time left */
 #include "progress.h"
 
-#include "run.h"
+#include "clock.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,13 +11,15 @@ enum { PLAIN_SECONDS = 30, TEXT_MAX = 320 };
 void
 progress_start(struct progress *p, const char *tool, const char *unit, int total)
 {
-    *p = (struct progress){ .tool = tool, .unit = unit, .total = total, .start = run_clock(), .said = run_clock() };
+    double now = clock_seconds();
+
+    *p = (struct progress){ .tool = tool, .unit = unit, .total = total, .start = now, .said = now };
 }
 
 void
 progress_step(struct progress *p, const char *what, ...)
 {
-    double seconds = run_clock() - p->start, rate = ++p->done / (seconds > 1e-3 ? seconds : 1e-3);
+    double seconds = clock_seconds() - p->start, rate = ++p->done / (seconds > 1e-3 ? seconds : 1e-3);
     int left = (int)((p->total - p->done) / rate + 0.5);
     char text[TEXT_MAX], line[2 * TEXT_MAX];
     va_list ap;
@@ -29,8 +31,8 @@ progress_step(struct progress *p, const char *what, ...)
         left / 60, left % 60, text);
     if (msg_is_terminal()) {
         msg_status("%s: %s", p->tool, line);
-    } else if (run_clock() - p->said >= PLAIN_SECONDS) {
+    } else if (clock_seconds() - p->said >= PLAIN_SECONDS) {
         msg_info(NULL, "%s", line);
-        p->said = run_clock();
+        p->said = clock_seconds();
     }
 }

@@ -272,6 +272,8 @@ read_args(struct modifier *m, const json_t *given)
     }
     if (m->lambda >= 0 && !m->correct)
         return err_set(RC_DATA, "correct_lambda without correct: true");
+    if (m->correct && m->lambda < 0)
+        m->lambda = RECIPE_LAMBDA;
     if (m->targets == NULL && (m->targets = json_pack("[s]", "Linear")) == NULL)
         return err_set(RC_OS, "out of memory");
     if (m->ignore == NULL && (m->ignore = json_array()) == NULL)
@@ -313,7 +315,7 @@ finish_group(const struct modifier *m, struct recipe_group *g)
     g->dampening_frac = m->damp;
     g->block_size = (int)m->block;
     g->correct = m->correct;
-    g->correct_lambda = m->correct ? m->lambda >= 0 ? m->lambda : RECIPE_LAMBDA : 0;
+    g->correct_lambda = m->correct ? m->lambda : 0;
     if (m->observers[0] != NULL)
         TRY(scheme_set(&g->scheme.weights, "observer", m->observers[0]));
     if (m->observers[1] != NULL && g->scheme.has_input)
@@ -487,7 +489,7 @@ save_args(struct modifier *m)
     }
     if (m->correct) {
         (void)json_object_set_new(a, "correct", json_true());
-        (void)json_object_set_new(a, "correct_lambda", json_real(m->lambda >= 0 ? m->lambda : RECIPE_LAMBDA));
+        (void)json_object_set_new(a, "correct_lambda", json_real(m->lambda));
     }
     if (m->ordered)
         (void)json_object_set_new(a, "actorder", m->actorder == ACTORDER_NONE ? json_null()

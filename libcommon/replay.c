@@ -101,7 +101,8 @@ reduce(struct work *w, int step)
                 any = w->takes[w->p->tasks[i].rank] = true;
         if (!any)
             continue;
-        bytes = (double)hess_entries(arch_width(w->a, s->layer, base, arch_point_expert((enum point)point))) * 8;
+        bytes = (double)hess_values(arch_width(w->a, s->layer, base, arch_point_expert((enum point)point)),
+            plan_point_pairs(w->p, step, (enum point)point)) * sizeof(double);
         for (int k = 0; k < ranks; k++)
             w->in[k] += (bytes * (ranks - 1) / ranks / w->o->link + w->o->latency * (ranks - 1)) * (1 + w->takes[k]);
     }

@@ -195,15 +195,6 @@ run_need(struct run *run, enum budget_stage stage)
     return run_budget(run, &b);
 }
 
-double
-run_clock(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 #ifdef LLMC_MPI
 #define HAVE_MPI true
 #define MPI_TEXT "self, files, mpi%s; MPI yes"
@@ -247,14 +238,11 @@ task_dense(struct run *run, const struct task *t, struct dense *d)
     int rows = t->end - t->row0, rc;
     char path[PATH_MAX];
     struct st_file st;
-    const char *fp;
 
     TRY(plan_task_path(&run->plan, t, path));
     TRY(st_open(&st, path));
-    fp = st_meta(&st, "plan");
-    if (fp == NULL || strcmp(fp, run->plan.fingerprint) != 0)
-        rc = err_set(RC_DATA, "%s: made under another plan", path);
-    else if ((rc = weights_dense(d, t->module, &run->plan.recipe->groups[t->group].scheme, dt, find_in_file, &st,
+    if ((rc = st_want_plan(&st, run->plan.fingerprint)) == RC_OK &&
+        (rc = weights_dense(d, t->module, &run->plan.recipe->groups[t->group].scheme, dt, find_in_file, &st,
         dev_pool(run->dev))) == RC_OK && (d->rows != rows || d->cols != t->cols)) {
         rc = err_set(RC_DATA, "%s: [%d, %d], want [%d, %d]", path, d->rows, d->cols, rows, t->cols);
         mem_free(d->own);

@@ -8,6 +8,7 @@
 
 #include "beat.h"
 #include "budget.h"
+#include "clock.h"
 #include "event.h"
 #include "forward.h"
 #include "opt.h"
@@ -58,9 +59,6 @@ int run_close(struct run *run, int rc);
 struct budget_of run_budget_of(const struct run *run);
 int run_budget(struct run *run, const struct budget *b);
 int run_need(struct run *run, enum budget_stage stage); /* the same of a stage that has one way to work */
-
-/* Seconds of a clock that only goes forward. */
-double run_clock(void);
 
 /* The second line of --version. */
 const char *run_built_with(void);

@@ -231,6 +231,20 @@ st_meta(const struct st_file *st, const char *key)
     return m != NULL ? m->value : NULL;
 }
 
+bool
+st_meta_is(const struct st_file *st, const char *key, const char *want)
+{
+    const char *s = st_meta(st, key);
+
+    return s != NULL && strcmp(s, want) == 0;
+}
+
+int
+st_want_plan(const struct st_file *st, const char *fingerprint)
+{
+    return st_meta_is(st, "plan", fingerprint) ? RC_OK : err_set(RC_DATA, "%s: made under another plan", st->path);
+}
+
 int
 st_get(const struct st_file *st, const char *name, const struct tensor **out)
 {

@@ -45,6 +45,9 @@ void st_close(struct st_file *st);
 
 const struct tensor *st_find(const struct st_file *st, const char *name); /* NULL: absent */
 const char          *st_meta(const struct st_file *st, const char *key);  /* NULL: absent */
+bool                 st_meta_is(const struct st_file *st, const char *key, const char *want);
+/* RC_DATA: of another plan than that of the fingerprint. */
+int st_want_plan(const struct st_file *st, const char *fingerprint);
 /* As st_find, RC_DATA "PATH: no tensor NAME". */
 int st_get(const struct st_file *st, const char *name, const struct tensor **out);
 

@@ -94,17 +94,12 @@ state_load(struct run *run, int step, int block, struct fwd_block *b, bool origi
     const struct tensor *hidden, *pending;
     char path[PATH_MAX];
     struct st_file st;
-    const char *fp;
     int rc;
 
     if ((rc = state_path(run, step, block, original, path)) != RC_OK || (rc = st_open(&st, path)) != RC_OK)
         return rc;
-    fp = st_meta(&st, "plan");
-    if (fp == NULL || strcmp(fp, run->plan.fingerprint) != 0) {
-        rc = err_set(RC_DATA, "%s: made under another plan", path);
-        goto out;
-    }
-    if ((rc = st_get(&st, "hidden", &hidden)) != RC_OK || (rc = tensor_want(hidden, run->dt, 2, want)) != RC_OK)
+    if ((rc = st_want_plan(&st, run->plan.fingerprint)) != RC_OK ||
+        (rc = st_get(&st, "hidden", &hidden)) != RC_OK || (rc = tensor_want(hidden, run->dt, 2, want)) != RC_OK)
         goto out;
     memcpy(b->hidden, hidden->data, hidden->bytes);
     b->point = point;

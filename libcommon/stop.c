@@ -1,33 +1,23 @@
 /* stop - signals that ask a tool to stop at the next safe place */
 #include "stop.h"
 
+#include "clock.h"
 #include "file.h"
 #include "msg.h"
 
 #include <signal.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <time.h>
 
 static volatile sig_atomic_t asked;
-static int64_t first_ms; /* written by the handler alone, which does not interrupt itself */
-
-static int64_t
-now_ms(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
+static double first; /* seconds; written by the handler alone, which does not interrupt itself */
 
 static void
 ask(int sig)
 {
     if (!asked) {
-        first_ms = now_ms();
+        first = clock_seconds();
         asked = 1;
-    } else if (now_ms() - first_ms >= STOP_SAME_MS) {
+    } else if (1000 * (clock_seconds() - first) >= STOP_SAME_MS) {
         file_cleanup_signal_safe();
         (void)signal(sig, SIG_DFL);
         (void)raise(sig); /* comes when we return */

@@ -54,7 +54,6 @@ struct calib {
     struct fwd_block *blocks; /* of this rank, in order */
     int              *ids;    /* their numbers */
     int               count;
-    int               layer;  /* whose norms are loaded, -1: none */
     struct emit       emit;
     int               ahead;  /* step that was captured while the one before was propagated, or -1 */
     bool              piped;  /* stdout is a pipe */
@@ -114,7 +113,7 @@ static int
 wait_step(struct calib *c, int step)
 {
     const struct plan *p = &c->run.plan;
-    double start = run_clock();
+    double start = clock_seconds();
     long ms = WAIT_MS_FIRST;
 
     mem_trim();
@@ -124,15 +123,15 @@ wait_step(struct calib *c, int step)
 
             check_reader();
             TRY(stop_check());
-            if (run_clock() - start > cfg.timeout)
+            if (clock_seconds() - start > cfg.timeout)
                 return err_set(RC_RETRY, "%s: not compressed by rank %d after %d seconds", p->tasks[i].name,
                     p->tasks[i].rank, cfg.timeout);
             (void)nanosleep(&t, NULL);
-            if (run_clock() - start > WAIT_FAST_SECONDS)
+            if (clock_seconds() - start > WAIT_FAST_SECONDS)
                 ms = WAIT_MS_LAST;
         }
     }
-    event_emit(&c->run.log, "waited", EVENT_INT("step", step), EVENT_REAL("seconds", run_clock() - start));
+    event_emit(&c->run.log, "waited", EVENT_INT("step", step), EVENT_REAL("seconds", clock_seconds() - start));
     return RC_OK;
 }
 
@@ -148,9 +147,7 @@ block_idle(struct calib *c, int i)
 static int
 load_norms(struct calib *c, int layer)
 {
-    if (c->layer != layer)
-        TRY(fwd_norms(&c->fwd, layer));
-    c->layer = layer;
+    TRY(fwd_norms(&c->fwd, layer));
     return original_norms(&c->original, layer);
 }
 
@@ -319,13 +316,13 @@ propagate(struct calib *c, int step, bool ahead)
 static int
 save_states(struct calib *c, int step)
 {
-    double t = run_clock();
+    double t = clock_seconds();
 
     if (c->run.plan.step_count <= step || (cfg.state_seconds > 0 && t - c->saved < cfg.state_seconds))
         return RC_OK;
     TRY(state_save_all(&c->run, step, c->ids, c->count, c->blocks, c->original.on ? c->original.blocks : NULL));
-    event_emit(&c->run.log, "state", EVENT_INT("step", step), EVENT_REAL("seconds", run_clock() - t));
-    c->saved = run_clock();
+    event_emit(&c->run.log, "state", EVENT_INT("step", step), EVENT_REAL("seconds", clock_seconds() - t));
+    c->saved = clock_seconds();
     return RC_OK;
 }
 
@@ -334,11 +331,11 @@ one_step(struct calib *c, int step, int last)
 {
     enum sequential mode = c->run.plan.sequential;
     bool capture_it = wanted(c, step), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
-    double start = run_clock(), captured;
+    double start = clock_seconds(), captured;
 
     if (capture_it && c->ahead != step)
         TRY(capture(c, step, mode == SEQUENTIAL_NONE));
-    captured = run_clock();
+    captured = clock_seconds();
     if (step < last) {
         if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
             TRY(wait_step(c, step));
@@ -346,26 +343,31 @@ one_step(struct calib *c, int step, int last)
             TRY(propagate(c, step, can_capture_ahead(c, step, last)));
     }
     event_emit(&c->run.log, "step", EVENT_INT("step", step), EVENT_REAL("capture_seconds", captured - start),
-        EVENT_REAL("seconds", run_clock() - start));
+        EVENT_REAL("seconds", clock_seconds() - start));
     return step < last ? save_states(c, step + 1) : RC_OK;
 }
 
-/* Block i, of both streams, as it enters step first. */
+/* Block i of one stream as it enters step first. */
+static int
+fill_block(struct calib *c, int i, int first, bool original, const int *lengths, const int32_t *ids)
+{
+    struct fwd *f = original ? &c->original.fwd : &c->fwd;
+    struct fwd_block *b = original ? &c->original.blocks[i] : &c->blocks[i];
+
+    TRY(fwd_block_init(f, b, lengths, c->run.plan.blocks[c->ids[i]].samples));
+    return first > 0 ? state_load(&c->run, first, c->ids[i], b, original) : fwd_begin(f, b, ids);
+}
+
 static int
 open_block(struct calib *c, int i, int first)
 {
-    int samples = c->run.plan.blocks[c->ids[i]].samples;
     int *lengths, rc;
     int32_t *ids;
 
     TRY(run_block_tokens(&c->run, c->ids[i], &ids, &lengths));
-    rc = fwd_block_init(&c->fwd, &c->blocks[i], lengths, samples);
-    if (rc == RC_OK)
-        rc = first > 0 ? state_load(&c->run, first, c->ids[i], &c->blocks[i], false) :
-            fwd_begin(&c->fwd, &c->blocks[i], ids);
-    if (rc == RC_OK)
-        rc = first > 0 ? original_restore(&c->original, i, lengths, samples, first, c->ids[i]) :
-            original_begin(&c->original, i, lengths, samples, ids);
+    rc = fill_block(c, i, first, false, lengths, ids);
+    if (rc == RC_OK && c->original.on)
+        rc = fill_block(c, i, first, true, lengths, ids);
     mem_free(ids);
     mem_free(lengths);
     return rc;
@@ -419,7 +421,7 @@ calibrate(struct calib *c)
     c->emit.original = &c->original;
     TRY(open_blocks(c, limit, &first));
     stream_open(&c->emit.out, STDOUT_FILENO, place.frame_bytes, place.frames);
-    c->saved = run_clock();
+    c->saved = clock_seconds();
     for (int step = first; step <= last; step++)
         TRY(one_step(c, step, last));
     return RC_OK;
@@ -437,7 +439,7 @@ print_steps(const struct calib *c)
 int
 main(int argc, char *argv[])
 {
-    struct calib c = { .layer = -1, .ahead = -1 };
+    struct calib c = { .ahead = -1 };
     int rc;
 
     (void)opt_parse(&tool, argc, argv);

@@ -146,7 +146,7 @@ static int
 get_factor(struct gptq *g, const struct task *t, const char *path)
 {
     const struct recipe_group *rg = &g->run.plan.recipe->groups[t->group];
-    double start = run_clock();
+    double start = clock_seconds();
     struct st_file st;
     struct hess h;
     int rc;
@@ -165,7 +165,7 @@ get_factor(struct gptq *g, const struct task *t, const char *path)
         (void)snprintf(g->f.path, sizeof(g->f.path), "%s", path);
         g->f.group = t->group;
         event_emit(&g->run.log, "factor", EVENT_INT("step", t->step), EVENT_INT("n", t->cols),
-            EVENT_REAL("seconds", run_clock() - start));
+            EVENT_REAL("seconds", clock_seconds() - start));
     }
     return rc;
 }
@@ -201,7 +201,7 @@ publish(struct gptq *g, const struct task *t, const char *hessian, const struct 
     struct st_meta meta[] = { { "plan", g->run.plan.fingerprint }, { "method", method }, { "loss", loss },
         { "rtn_loss", rtn }, { "damp", d }, { "rows", rows } };
     struct packed_tensors p;
-    double start = run_clock();
+    double start = clock_seconds();
     int rc;
 
     (void)snprintf(loss, sizeof(loss), "%.9g", job->loss);
@@ -211,7 +211,7 @@ publish(struct gptq *g, const struct task *t, const char *hessian, const struct 
     if ((rc = weights_pack(&p, t->module, &r)) == RC_OK && (rc = add_inputs(g, t, hessian, &p)) == RC_OK &&
         (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK)
         rc = st_publish(path, p.t, p.count, meta, 6);
-    event_emit(&g->run.log, "publish", EVENT_STR("task", t->name), EVENT_REAL("seconds", run_clock() - start));
+    event_emit(&g->run.log, "publish", EVENT_STR("task", t->name), EVENT_REAL("seconds", clock_seconds() - start));
     weights_pack_free(&p);
     return rc;
 }
@@ -260,7 +260,7 @@ cache_task(struct gptq *g, const struct task *t, const char *hessian)
     struct gptq_job job = { .loss = NAN, .rtn_loss = NAN };
     int heads = g->run.arch.kv_heads, rc;
     struct packed_tensors p = { 0 };
-    double start = run_clock();
+    double start = clock_seconds();
     char path[PATH_MAX];
     struct st_file st;
     struct hess h;
@@ -270,7 +270,7 @@ cache_task(struct gptq *g, const struct task *t, const char *hessian)
         heads, h.range + 2) : err_set(RC_DATA, "%s: %d ranges, want %d", hessian, h.ranges, 1 + 2 * heads);
     if (rc == RC_OK && (rc = plan_task_path(&g->run.plan, t, path)) == RC_OK &&
         (rc = st_publish(path, p.t, p.count, meta, 2)) == RC_OK)
-        report(g, t, &job, 0, run_clock() - start, "cache");
+        report(g, t, &job, 0, clock_seconds() - start, "cache");
     weights_pack_free(&p);
     hess_free(&h);
     st_close(&st);
@@ -285,7 +285,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     struct task_weights w = { 0 };
     struct qspec q;
     struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols, .want_rtn = true };
-    double start = run_clock(), damp;
+    double start = clock_seconds(), damp;
     const char *method;
     bool sums = recipe_needs_hessian(g->run.plan.recipe, t->group), failed, few, corrected;
     int rc;
@@ -309,7 +309,7 @@ gptq_task(struct gptq *g, const struct task *t, const char *path)
     if ((rc = round_task(g, &w, rg->gptq && ((!failed && !few) || q.v10), &job)) == RC_OK &&
         (!corrected || (rc = correct_compare(&job, &g->run, t, &g->f.correction, g->f.diag)) == RC_OK) &&
         (rc = publish(g, t, path, &w, &job, damp, method)) == RC_OK) {
-        report(g, t, &job, damp, run_clock() - start, method);
+        report(g, t, &job, damp, clock_seconds() - start, method);
         if (failed)
             rc = err_set(RC_NUMERIC, "rounded plainly: its Hessian is not positive definite");
     }

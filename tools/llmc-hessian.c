@@ -166,7 +166,7 @@ add(struct sums *s, const struct stream_frame *f)
     TRY(open_point(s, f->point, f->block));
     if (h->pairs && f->original == NULL)
         return err_set(RC_DATA, "stream: step %d, input %s: not a pair", f->step, arch_point_name(f->point));
-    start = run_clock();
+    start = clock_seconds();
     if (h->sum != NULL && !h->has_grid &&
         (rc = hess_choose_grid(h, s->run.bk, s->run.dev, f->x, f->dtype, f->rows)) == RC_OK &&
         (!h->pairs || (rc = hess_choose_cross_grid(h, s->run.bk, s->run.dev, f->original, f->dtype, f->rows)) ==
@@ -178,7 +178,7 @@ add(struct sums *s, const struct stream_frame *f)
         rc = hess_add_cross(h, s->run.bk, s->run.dev, f->original, f->x, f->dtype, f->rows);
     if (rc != RC_OK)
         return err_at(rc, "step %d, input %s", f->step, arch_point_name(f->point));
-    s->seconds += run_clock() - start;
+    s->seconds += clock_seconds() - start;
     return RC_OK;
 }
 
@@ -221,7 +221,7 @@ static int
 finish(struct sums *s, const struct comm_sum *c, double start)
 {
     struct st_meta meta[] = { { "plan", s->run.plan.fingerprint } };
-    double waited = run_clock() - start, published;
+    double waited = clock_seconds() - start, published;
     char path[PATH_MAX];
     int rc = RC_OK;
 
@@ -234,7 +234,7 @@ finish(struct sums *s, const struct comm_sum *c, double start)
         TRY(hess_publish(c->h, path, s->durable, meta, 1));
         rc = announce(s, (int)c->point, path);
     }
-    published = run_clock() - start - waited;
+    published = clock_seconds() - start - waited;
     event_emit(&s->run.log, "hessian", EVENT_INT("step", s->step), EVENT_STR("point", arch_point_name(c->point)),
         EVENT_INT("rows", c->h->rows), EVENT_INT("n", c->h->n), EVENT_REAL("seconds", s->seconds),
         EVENT_REAL("reduce_seconds", waited), EVENT_REAL("publish_seconds", published));
@@ -247,7 +247,7 @@ finish(struct sums *s, const struct comm_sum *c, double start)
 static int
 reduce(struct sums *s, struct comm_sum *sums, bool *takes)
 {
-    double cost[ARCH_POINTS_MAX], start = run_clock();
+    double cost[ARCH_POINTS_MAX], start = clock_seconds();
     struct comm_sum *next;
     int count = 0;
 
@@ -363,10 +363,10 @@ sum_stream(struct sums *s, struct stream_in *in, bool *told)
 static bool
 gptq_runs(const struct sums *s)
 {
-    char path[PATH_MAX];
+    char path[BEAT_PATH_MAX];
     struct sign sign;
 
-    return plan_path(&s->run.plan, path, "ranks/%d.gptq", s->run.rank) == RC_OK && sign_read(&sign, path) &&
+    return sign_path(path, s->comm.peers.dir, s->run.rank, "gptq") == RC_OK && sign_read(&sign, path) &&
         strcmp(sign.state, "running") == 0 && sign_alive(&sign, s->comm.peers.beat.host) &&
         getpgid((pid_t)sign.pid) == getpgrp();
 }

@@ -382,19 +382,13 @@ add_replay(const struct report *r, const struct arch *a)
 static void
 parse_replay(void)
 {
-    const char *s = cfg.replay;
+    int n = opt_numbers(cfg.replay, 1 << 16, cfg.list, RANKS_LIST_MAX);
 
-    for (; s != NULL && cfg.list_count < RANKS_LIST_MAX; cfg.list_count++) {
-        char *end;
-        long n = strtol(s, &end, 10);
-
-        if (end == s || n < 1 || n > 1 << 16 || (*end != '\0' && *end != ','))
-            die(RC_USAGE, "--replay is \"%s\", want numbers of ranks, as in 1,2,4", cfg.replay);
-        cfg.list[cfg.list_count] = (int)n;
-        s = *end == ',' ? end + 1 : NULL;
-    }
-    if (s != NULL)
+    if (n < 0)
+        die(RC_USAGE, "--replay is \"%s\", want numbers of ranks, as in 1,2,4", cfg.replay);
+    if (n > RANKS_LIST_MAX)
         die(RC_USAGE, "--replay is \"%s\", too many numbers", cfg.replay);
+    cfg.list_count = n;
 }
 
 static int

@@ -154,19 +154,13 @@ print_shares(void)
 static void
 parse_ranks(void)
 {
-    const char *s = cfg.ranks;
+    int n = opt_numbers(cfg.ranks, 1 << 20, cfg.list, RANKS_LIST_MAX);
 
-    for (; s != NULL && cfg.list_count < RANKS_LIST_MAX; cfg.list_count++) {
-        char *end;
-        long n = strtol(s, &end, 10);
-
-        if (end == s || n < 1 || n > 1 << 20 || (*end != '\0' && *end != ','))
-            die(RC_USAGE, "--ranks is \"%s\", want a number of ranks%s", cfg.ranks, cfg.plan_only ? " or several" : "");
-        cfg.list[cfg.list_count] = (int)n;
-        s = *end == ',' ? end + 1 : NULL;
-    }
-    if (s != NULL || (cfg.list_count > 1 && !cfg.plan_only))
+    if (n < 0)
+        die(RC_USAGE, "--ranks is \"%s\", want a number of ranks%s", cfg.ranks, cfg.plan_only ? " or several" : "");
+    if (n > RANKS_LIST_MAX || (n > 1 && !cfg.plan_only))
         die(RC_USAGE, "--ranks is \"%s\", too many numbers", cfg.ranks);
+    cfg.list_count = n;
     cfg.o.ranks = cfg.list_count > 0 ? cfg.list[0] : 1;
 }
 

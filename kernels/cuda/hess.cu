@@ -30,11 +30,6 @@ struct syrk {
     struct grid_kernel::args a;
 };
 
-struct sums {
-    double *acc;
-    const double *from;
-};
-
 /* Sums before row i. */
 static size_t
 row_at(const struct syrk *j, int i)

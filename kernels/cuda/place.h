@@ -44,11 +44,13 @@ choose_device()
     int count, place = 0;
 
     TRY(count_devices(&count));
-    for (size_t i = sizeof(names) / sizeof(names[0]); i-- > 0;) {
-        const char *s = getenv(names[i]);
+    for (const char *name : names) {
+        const char *s = getenv(name);
 
-        if (s != NULL && *s >= '0' && *s <= '9')
+        if (s != NULL && *s >= '0' && *s <= '9') {
             place = atoi(s);
+            break;
+        }
     }
     CUDA_TRY(cudaSetDevice(place % count));
     return RC_OK;

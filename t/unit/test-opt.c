@@ -309,12 +309,28 @@ test_size(void **state)
         assert_false(opt_size(bad[i], &v));
 }
 
+static void
+test_numbers(void **state)
+{
+    static const char *const bad[] = { "", "0", "-1", "1,", ",1", "1 2", "1;2", "9", "x" };
+    int list[3] = { 0 };
+
+    (void)state;
+    assert_int_equal(opt_numbers(NULL, 8, list, 3), 0);
+    assert_int_equal(opt_numbers("8", 8, list, 3), 1);
+    assert_int_equal(opt_numbers("1,2,4", 8, list, 3), 3);
+    assert_true(list[0] == 1 && list[1] == 2 && list[2] == 4);
+    assert_int_equal(opt_numbers("1,2,4,8", 8, list, 3), 4);
+    for (size_t i = 0; i < COUNT(bad); i++)
+        assert_int_equal(opt_numbers(bad[i], 8, list, 3), -1);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values), cmocka_unit_test(test_misuse), cmocka_unit_test(test_list_full),
-        cmocka_unit_test(test_texts), cmocka_unit_test(test_size),
+        cmocka_unit_test(test_texts), cmocka_unit_test(test_size), cmocka_unit_test(test_numbers),
     };
 
     return cmocka_run_group_tests_name("opt", tests, unit_begin, unit_end);
