@@ -42,8 +42,10 @@ halted() {  # command: its pid is in $pid
 }
 
 go_on() {   # all of them, until none is left: a second rank may stop later
-    while cat w/log/gptq.*.pid >stages 2>/dev/null; do
-        while read -r p; do kill -CONT "$p"; done <stages 2>/dev/null
+    while [ -n "$(find w/log -name 'gptq.*.pid')" ]; do
+        for f in w/log/gptq.*.pid; do
+            { read -r p <"$f" && kill -CONT "$p"; } 2>/dev/null || :
+        done
         sleep 0.02
     done
 }
