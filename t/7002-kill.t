@@ -2,6 +2,7 @@
 # kill -9 of each stage at many moments: the others end by themselves, and the next run makes the same bytes
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
+many_runs
 
 ids 64 8 >ids
 short small

@@ -91,7 +91,9 @@ skip_all() {
 }
 
 many_runs() {
-    case $build in */san) [ -n "${LLMC_TEST_LONG:-}" ] || skip_all 'many runs of the same; LLMC_TEST_LONG=1 runs them here, too' ;; esac
+    case $build in
+    */san) [ -n "${LLMC_TEST_LONG:-}" ] || skip_all 'many runs of the same; LLMC_TEST_LONG=1 has them here, too' ;;
+    esac
 }
 
 oneline() {
