@@ -507,6 +507,24 @@ write_dir(struct writer *w, struct checkpoint_stats *stats)
     return rc;
 }
 
+/* Another rank was faster: what is there was made from this plan. */
+static bool
+made_already(const struct run *run, const struct checkpoint_opts *o)
+{
+    char path[PATH_MAX];
+    json_t *p = NULL;
+    const char *plan;
+    bool same;
+
+    if (run->ranks <= 1 || snprintf(path, sizeof(path), "%s/provenance.json", o->out) >= PATH_MAX ||
+        jread_file(&p, path) != RC_OK)
+        return false;
+    plan = json_string_value(json_object_get(p, "plan"));
+    same = plan != NULL && strcmp(plan, run->plan.fingerprint) == 0;
+    json_decref(p);
+    return same;
+}
+
 /* Opens, writes, closes; as a shell, in the work directory. */
 static int
 write_out(struct writer *w, bool shell, struct checkpoint_stats *stats)
@@ -524,25 +542,9 @@ write_out(struct writer *w, bool shell, struct checkpoint_stats *stats)
     if ((rc = outdir_begin(&w->dir, &o)) == RC_OK)
         rc = write_dir(w, stats);
     outdir_end(&w->dir);
+    if (rc == RC_CANTCREATE && !shell && made_already(w->run, w->o))
+        rc = RC_OK; /* meanwhile */
     return rc;
-}
-
-/* Another rank was faster: what is there was made from this plan. */
-static bool
-made_already(const struct run *run, const struct checkpoint_opts *o)
-{
-    char path[PATH_MAX];
-    json_t *p = NULL;
-    const char *plan;
-    bool same;
-
-    if (run->ranks <= 1 || snprintf(path, sizeof(path), "%s/provenance.json", o->out) >= PATH_MAX ||
-        jread_file(&p, path) != RC_OK)
-        return false;
-    plan = json_string_value(json_object_get(p, "plan"));
-    same = plan != NULL && strcmp(plan, run->plan.fingerprint) == 0;
-    json_decref(p);
-    return same;
 }
 
 int

@@ -20,7 +20,7 @@
 /* What is in memory of a mapped tensor, and what is written before the disk is told to begin: enough for its rate. */
 enum { WINDOW_BYTES = 4 << 20 };
 
-static const char sidecar[] = ".sha256", finish_name[] = ".finish";
+static const char sidecar[] = ".sha256";
 
 /* --- the directory --- */
 
@@ -57,40 +57,119 @@ lock_dir(const char *dir, int how)
     return fd;
 }
 
-/* STEM.tmp.KEY of another key. */
+/* STEM.tmp.KEY, or what a rank made of it to finish it: STEM.tmp.KEY.tmp.HOST.PID. */
 static bool
-other_key(const char *name, const char *stem)
+has_key(const char *name, const char *stem)
 {
-    size_t n = strlen(stem);
+    size_t n = strlen(stem), digits;
     const char *key = name + n + 5;
 
-    return strncmp(name, stem, n) == 0 && strncmp(name + n, ".tmp.", 5) == 0 && *key != '\0' &&
-        strspn(key, "0123456789abcdef") == strlen(key);
+    if (strncmp(name, stem, n) != 0 || strncmp(name + n, ".tmp.", 5) != 0)
+        return false;
+    digits = strspn(key, "0123456789abcdef");
+    return digits > 0 && (key[digits] == '\0' || strncmp(key + digits, ".tmp.", 5) == 0);
 }
 
-/* Temporary directories beside dir's OUT that killed runs have left, but what we go on with. */
+/* What lies beside dir, by name and path. */
+typedef void beside_fn(void *ctx, const char *name, const char *path);
+
 static void
-collect_stale(const char *out, const char *mine)
+each_beside(const char *dir, beside_fn *fn, void *ctx)
 {
     char path[PATH_MAX];
-    const char *slash = strrchr(out, '/'), *stem = slash != NULL ? slash + 1 : out;
-    int n = slash != NULL ? (int)(slash - out) : 1, fd;
+    const char *slash = strrchr(dir, '/');
+    int n = slash != NULL ? (int)(slash - dir) : 1;
     struct dirent *e;
     DIR *d;
 
-    (void)snprintf(path, sizeof(path), "%.*s", n > 0 ? n : 1, slash != NULL ? out : ".");
+    (void)snprintf(path, sizeof(path), "%.*s", n > 0 ? n : 1, slash != NULL ? dir : ".");
     if ((d = opendir(path)) == NULL)
         return;
     while ((e = readdir(d)) != NULL) {
-        (void)snprintf(path, sizeof(path), "%.*s%s", slash != NULL ? n + 1 : 0, out, e->d_name);
-        if (file_is_stale(e->d_name, stem)) {
-            remove_dir(path);
-        } else if (other_key(e->d_name, stem) && strcmp(path, mine) != 0 && (fd = lock_dir(path, LOCK_EX)) >= 0) {
-            remove_dir(path);
-            (void)close(fd);
-        }
+        (void)snprintf(path, sizeof(path), "%.*s%s", slash != NULL ? n + 1 : 0, dir, e->d_name);
+        fn(ctx, e->d_name, path);
     }
     (void)closedir(d);
+}
+
+static const char *
+base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash != NULL ? slash + 1 : path;
+}
+
+struct stale {
+    const char *stem, *mine;
+};
+
+static void
+collect_one(void *ctx, const char *name, const char *path)
+{
+    const struct stale *s = ctx;
+    int fd;
+
+    if (file_is_stale(name, s->stem)) {
+        remove_dir(path);
+    } else if (has_key(name, s->stem) && strncmp(path, s->mine, strlen(s->mine)) != 0 &&
+        (fd = lock_dir(path, LOCK_EX)) >= 0) {
+        remove_dir(path);
+        (void)close(fd);
+    }
+}
+
+/* Temporary directories beside OUT that killed runs have left, but what we go on with. */
+static void
+collect_stale(const char *out, const char *mine)
+{
+    each_beside(out, collect_one, &(struct stale){ base_name(out), mine });
+}
+
+struct claims {
+    const char *dir; /* OUT.tmp.KEY */
+    bool        busy;
+};
+
+static void
+one_claim(void *ctx, const char *name, const char *path)
+{
+    struct claims *c = ctx;
+    const char *stem = base_name(c->dir);
+    size_t n = strlen(stem);
+    int fd;
+
+    if (strncmp(name, stem, n) != 0 || strncmp(name + n, ".tmp.", 5) != 0)
+        return;
+    if ((fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return; /* it has just become OUT */
+    if (!file_is_stale(name, stem) && flock(fd, LOCK_EX | LOCK_NB) != 0)
+        c->busy = true;
+    else if (rename(path, c->dir) != 0 && errno != ENOENT)
+        remove_dir(path); /* others have begun anew */
+    (void)close(fd);
+}
+
+/* A rank that finishes has given OUT.tmp.KEY a name of its own: true while it is at it. If it was killed, the directory
+ * gets its old name back. */
+static bool
+finishing(const struct outdir *d)
+{
+    struct claims c = { d->dir, false };
+
+    if (d->o.key != NULL)
+        each_beside(d->dir, one_claim, &c);
+    return c.busy;
+}
+
+/* The directory that we have locked has another name by now. */
+static bool
+moved(const struct outdir *d)
+{
+    struct stat a, b;
+
+    return d->lock >= 0 && fstat(d->lock, &a) == 0 &&
+        (stat(d->dir, &b) != 0 || a.st_ino != b.st_ino || a.st_dev != b.st_dev);
 }
 
 bool
@@ -127,7 +206,16 @@ check_out(const struct outdir *d)
         err_set(RC_CANTCREATE, "%s: is no checkpoint that llmc made, and is not replaced", d->o.out);
 }
 
-/* OUT.tmp.KEY, made and locked. */
+/* Several ranks need only one that finishes; whoever comes then has nothing to do. */
+static int
+somebody(struct outdir *d)
+{
+    d->over = d->o.ranks > 1;
+    return d->over ? RC_OK : err_set(RC_RETRY, "%s: somebody else is at work on it", d->o.out);
+}
+
+/* OUT.tmp.KEY, made and locked. Whatever happens meanwhile, what is made is there under one of three names, which it
+ * has one after the other: this, that of who finishes it, OUT. They are looked at in this order. */
 static int
 make_dir(struct outdir *d)
 {
@@ -145,9 +233,15 @@ make_dir(struct outdir *d)
     if (n < 0 || n >= PATH_MAX)
         return err_set(RC_DATA, "%s: path is too long", d->o.out);
     collect_stale(out, d->dir);
+    if (finishing(d))
+        return somebody(d);
     TRY(file_mkdir(d->dir));
     if ((d->lock = lock_dir(d->dir, d->o.ranks > 1 ? LOCK_SH : LOCK_EX)) < 0)
         return err_set(RC_RETRY, "%s: somebody else is at work on it", d->dir);
+    if (d->o.ranks > 1 && (moved(d) || finishing(d) || access(out, F_OK) == 0)) {
+        (void)rmdir(d->dir); /* fails but for the one that we have just made */
+        return access(out, F_OK) == 0 ? check_out(d) : somebody(d);
+    }
     d->open = true;
     file_collect(d->dir);
     return RC_OK;
@@ -156,7 +250,7 @@ make_dir(struct outdir *d)
 int
 outdir_begin(struct outdir *d, const struct outdir_opts *o)
 {
-    *d = (struct outdir){ .o = *o, .lock = -1, .finish = -1 };
+    *d = (struct outdir){ .o = *o, .lock = -1 };
     if (d->o.ranks < 1)
         d->o.ranks = 1;
     if ((d->outputs = json_object()) == NULL)
@@ -178,8 +272,6 @@ drop_sidecars(struct outdir *d)
     json_object_foreach(d->outputs, name, v)
         if (snprintf(path, sizeof(path), "%s/%s%s", d->dir, name, sidecar) < PATH_MAX)
             (void)unlink(path);
-    if (snprintf(path, sizeof(path), "%s/%s", d->dir, finish_name) < PATH_MAX)
-        (void)unlink(path);
 }
 
 int
@@ -228,12 +320,16 @@ outdir_end(struct outdir *d)
     archive_out_close(d->tar);
     if (d->open && d->o.ranks <= 1 && !goes_on(d))
         remove_dir(d->dir);
-    if (d->finish >= 0)
-        (void)close(d->finish);
+    if (d->open && d->named > 0) { /* the next may finish it */
+        char to[PATH_MAX];
+
+        (void)snprintf(to, sizeof(to), "%.*s", d->named, d->dir);
+        (void)rename(d->dir, to);
+    }
     if (d->lock >= 0)
         (void)close(d->lock);
     json_decref(d->outputs);
-    *d = (struct outdir){ .lock = -1, .finish = -1 };
+    *d = (struct outdir){ .lock = -1 };
 }
 
 /* --- files --- */
@@ -575,6 +671,8 @@ outdir_tensors(struct outdir *d, const struct tensor *t, size_t count, size_t sh
     int tiles;
 
     *shards = 0;
+    if (d->over)
+        return RC_OK;
     if ((s.first = mem_alloc(count + 2, sizeof(*s.first))) == NULL)
         return RC_OS;
     *shards = s.count = cut_shards(t, count, shard_bytes, s.first);
@@ -585,7 +683,8 @@ outdir_tensors(struct outdir *d, const struct tensor *t, size_t count, size_t sh
         for (int i = 0; i < tiles; i++)
             shard_tile(&s, i, 0);
     mem_free(s.first);
-    return s.rc != RC_OK ? err_set(s.rc, "%s", s.why) : RC_OK;
+    d->over = s.rc != RC_OK && d->o.ranks > 1 && moved(d); /* our shards were there, too */
+    return s.rc != RC_OK && !d->over ? err_set(s.rc, "%s", s.why) : RC_OK;
 }
 
 int
@@ -603,11 +702,11 @@ outdir_index(struct outdir *d, const struct tensor *t, size_t count, size_t shar
 int
 outdir_finish_begin(struct outdir *d, int shards, bool *mine)
 {
-    char path[PATH_MAX], name[64], hex[DIGEST_HEX];
-    int rc = RC_OK;
+    char name[64], hex[DIGEST_HEX], *own;
+    int rc = RC_OK, n;
 
-    *mine = true;
-    if (d->o.ranks <= 1)
+    *mine = !d->over;
+    if (d->o.ranks <= 1 || d->over)
         return RC_OK;
     for (int s = 0; s < shards && rc == RC_OK; s++) {
         shard_name(s, shards, name, sizeof(name));
@@ -616,13 +715,18 @@ outdir_finish_begin(struct outdir *d, int shards, bool *mine)
     }
     *mine = rc == RC_OK;
     if (rc != RC_OK)
-        return rc == RC_RETRY ? RC_OK : rc;
-    if (snprintf(path, sizeof(path), "%s/%s", d->dir, finish_name) >= PATH_MAX)
-        return err_set(RC_DATA, "%s: path is too long", d->dir);
-    if ((d->finish = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0) {
-        *mine = false; /* has another name by now: finished */
-        return errno == ENOENT ? RC_OK : err_set(RC_CANTCREATE, "%s: cannot create: %s", path, strerror(errno));
-    }
-    *mine = flock(d->finish, LOCK_EX | LOCK_NB) == 0;
-    return RC_OK;
+        return rc == RC_RETRY || moved(d) ? RC_OK : rc;
+    if ((own = file_tmp_name(d->dir)) == NULL)
+        return RC_OS;
+    if ((n = (int)strlen(own)) >= PATH_MAX)
+        rc = err_set(RC_DATA, "%s: path is too long", d->o.out);
+    else if (rename(d->dir, own) == 0)
+        d->named = (int)strlen(d->dir);
+    else if (errno != ENOENT)
+        rc = err_set(RC_CANTCREATE, "%s: cannot rename: %s", d->dir, strerror(errno));
+    *mine = d->named > 0;
+    if (*mine)
+        memcpy(d->dir, own, (size_t)n + 1);
+    mem_free(own);
+    return rc;
 }

@@ -6,7 +6,8 @@
  * on. outdir_end() removes what nobody would go on with; what killed runs have left beside OUT is removed by the next.
  *
  * Shards are written side by side by the threads of a pool, and by ranks: shard s belongs to rank s % ranks. Any rank
- * that then finds all of them there may try to finish (outdir_finish_begin); one of them gets to.
+ * that then finds all of them there may try to finish (outdir_finish_begin); the one that gets to renames the directory
+ * to OUT.tmp.KEY.tmp.HOST.PID first, which needs no lock, so that no file system lets two of them do it.
  *
  * A tar (OUT.tar, OUT.tar.zst, or "-": standard output) gets the same files as members, one after the other. A shell is
  * a directory in which bytes that no quick check looks at are holes, to check a tar before it is written.
@@ -39,7 +40,8 @@ struct outdir {
     bool                replaced;      /* what lies in dir now was OUT */
     char                dir[PATH_MAX]; /* where files are until they are committed */
     int                 lock;          /* on dir: alone, or shared by ranks */
-    int                 finish;        /* on dir/.finish */
+    bool                over;          /* another rank finishes, or has: nothing to do */
+    int                 named;         /* bytes of dir's name before we gave it one of our own, to finish; else 0 */
     struct archive_out *tar;
     json_t             *outputs;       /* name -> SHA-256 */
 };
@@ -56,8 +58,8 @@ struct outfile {
 /* Whether OUT is "-" or has the name of a tar. */
 bool outdir_is_tar(const char *out);
 
-/* RC_CANTCREATE: OUT exists and is not an empty directory, or cannot be made; RC_RETRY: somebody else is making it.
- * Call outdir_end() whatever happens. */
+/* RC_CANTCREATE: OUT exists and is not an empty directory, or cannot be made; RC_RETRY: somebody else is making it, and
+ * we are no rank of several. Call outdir_end() whatever happens. */
 int  outdir_begin(struct outdir *d, const struct outdir_opts *o);
 int  outdir_commit(struct outdir *d);
 void outdir_end(struct outdir *d);

@@ -56,6 +56,38 @@ ok 'a rank is killed, another one that takes its place ends it' '
     [ -s struck ]
     llmc-pack -C w -o out $cut --rank 1 --ranks 2 && [ ! -e out ]
     llmc-pack -C w -o out $cut --rank 0 --ranks 2 && same_dir out'
+# Rank 1 of 2 finishes, and SIGNAL meets it before the last name of config.json.
+meets() {   # SIGNAL
+    rm -rf out struck
+    llmc-pack -C w -o out $cut --rank 0 --ranks 2
+    LLMC_FAIL=rename:1:$1:*config.json LLMC_FAIL_LOG=struck LD_PRELOAD=$build/t/fail.so \
+        ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} llmc-pack -C w -o out $cut --rank 1 --ranks 2 &
+    pid=$!
+    i=0
+    until [ -s struck ] || [ $i -gt 200 ]; do sleep 0.1; i=$((i + 1)); done
+    [ -s struck ] && ls -d out.tmp.*.tmp.*
+}
+
+ok 'while one finishes, another has nothing to do' '
+    meets STOP
+    llmc-pack -C w -o out $cut --rank 0 --ranks 2 >said && [ ! -s said ] && [ ! -e out ]
+    rc=0
+    llmc-pack -C w -o out $cut 2>err || rc=$?
+    kill -CONT $pid
+    [ $rc -eq 75 ] && oneline err
+    wait $pid && same_dir out'
+for how in '--rank 0 --ranks 2' '-j1'; do
+    ok "killed while it finishes, what it had goes on: $how" '
+        meets KILL
+        wait $pid || [ $? -eq 137 ]
+        touch -d 2001-01-01 out.tmp.*/*.safetensors
+        llmc-pack -C w -o out $cut $how
+        same_dir out && [ -z "$(find out -name "*.safetensors" -newermt 2001-01-02)" ]'
+done
+ok 'and with other shards it is removed' '
+    meets KILL
+    wait $pid || [ $? -eq 137 ]
+    llmc-pack -C w -o out -q && diff -r one out && clean none'
 ok 'llmc run --ranks 2 packs with both' '
     rm -rf out
     llmc run small -s W4A16 -g 32 -a rtn -C w2 -o out --ranks 2 --comm files --show | tee show | grep -c "^llmc-pack.*--rank [01] --ranks 2 .*&$" | grep -qx 2

@@ -44,7 +44,7 @@ t_result() {    # status name
     else
         t_failed=$((t_failed + 1))
         echo "not ok $t_count - $2"
-        sed 's/^/# /' "$t_base/log"
+        { echo "# $t_name: not ok $t_count - $2"; sed 's/^/# /' "$t_base/log"; } >&2 # prove -q shows this, too
     fi
 }
 
