@@ -298,18 +298,23 @@ outdir_commit(struct outdir *d)
     return RC_OK;
 }
 
-/* Some shard is finished. */
+/* Some shard is finished: it and its digest are there. */
 static bool
 goes_on(const struct outdir *d)
 {
+    char path[PATH_MAX];
     struct dirent *e;
     DIR *dir;
     bool found = false;
 
     if (d->o.key == NULL || d->replaced || (dir = opendir(d->dir)) == NULL)
         return false;
-    while (!found && (e = readdir(dir)) != NULL)
-        found = fnmatch("*.safetensors.sha256", e->d_name, 0) == 0;
+    while (!found && (e = readdir(dir)) != NULL) {
+        int stem = (int)(strlen(e->d_name) - strlen(sidecar));
+
+        found = fnmatch("*.safetensors.sha256", e->d_name, 0) == 0 &&
+            snprintf(path, sizeof(path), "%s/%.*s", d->dir, stem, e->d_name) < PATH_MAX && access(path, F_OK) == 0;
+    }
     (void)closedir(dir);
     return found;
 }
@@ -419,17 +424,43 @@ outfile_write_mapped(struct outfile *f, const struct st_file *st, const struct t
     return RC_OK;
 }
 
-/* Ends it, well if rc is RC_OK; hex gets its digest. */
+/* As sha256sum prints it. Not synced: if it is lost the file is read again. */
 static int
-outfile_close(struct outfile *f, int rc, char hex[DIGEST_HEX])
+note_digest(const char *of, const char *hex)
+{
+    char path[PATH_MAX], line[DIGEST_HEX + NAME_MAX + 4];
+    struct file_tmp f;
+    int rc;
+
+    (void)snprintf(line, sizeof(line), "%s  %s\n", hex, base_name(of));
+    if (snprintf(path, sizeof(path), "%s%s", of, sidecar) >= PATH_MAX)
+        return err_set(RC_DATA, "%s: path is too long", of);
+    TRY(file_begin(&f, path));
+    f.quick = true;
+    if ((rc = file_write_full(f.fd, line, strlen(line))) != RC_OK)
+        (void)err_at(rc, "%s", path);
+    else
+        rc = file_commit(&f);
+    file_abort(&f);
+    return rc;
+}
+
+/* Ends it, well if rc is RC_OK; hex gets its digest. note: that goes beside it, and before it, since another rank takes
+ * the directory away as soon as it sees the last shard. */
+static int
+outfile_close(struct outfile *f, int rc, bool note, char hex[DIGEST_HEX])
 {
     if (rc == RC_OK)
-        rc = f->tar != NULL ? archive_out_end(f->tar) : file_commit(&f->file);
+        rc = digest_hex(&f->digest, hex);
     else
-        file_abort(&f->file);
+        digest_free(&f->digest);
+    if (rc == RC_OK && note)
+        rc = note_digest(f->path, hex);
+    if (f->tar != NULL)
+        return rc == RC_OK ? archive_out_end(f->tar) : rc;
     if (rc == RC_OK)
-        return digest_hex(&f->digest, hex);
-    digest_free(&f->digest);
+        return file_commit(&f->file);
+    file_abort(&f->file);
     return rc;
 }
 
@@ -448,7 +479,7 @@ write_file(struct outdir *d, const char *name, const void *data, size_t bytes)
 
     if (rc == RC_OK && bytes > 0)
         rc = outfile_write(&f, data, bytes);
-    TRY(outfile_close(&f, rc, hex));
+    TRY(outfile_close(&f, rc, false, hex));
     return add_output(d, name, hex);
 }
 
@@ -517,7 +548,7 @@ cut_shards(const struct tensor *t, size_t count, size_t limit, size_t *first)
 /* Tensors first to end, in the order that the header puts them. */
 static int
 write_shard(struct outdir *d, const struct tensor *all, size_t first, size_t end, const char *name,
-    outdir_tensor_fn *fn, void *ctx, char hex[DIGEST_HEX])
+    outdir_tensor_fn *fn, void *ctx, bool note, char hex[DIGEST_HEX])
 {
     struct st_meta meta[] = { { "format", "pt" } };
     struct tensor *t = mem_alloc(end - first, sizeof(*t));
@@ -537,7 +568,7 @@ write_shard(struct outdir *d, const struct tensor *all, size_t first, size_t end
         rc = outfile_write(&f, header, header_bytes);
     for (size_t i = 0; rc == RC_OK && i < end - first; i++)
         rc = fn(ctx, (size_t)((const struct tensor *)t[i].data - all), &f);
-    rc = outfile_close(&f, rc, hex);
+    rc = outfile_close(&f, rc, note, hex);
     mem_free(header);
     mem_free(t);
     return rc;
@@ -562,27 +593,6 @@ finished(const struct outdir *d, const char *name, char hex[DIGEST_HEX])
     else
         rc = digest_file(path, hex);
     buf_free(&b);
-    return rc;
-}
-
-/* As sha256sum prints it. Not synced: if it is lost the shard is read again. */
-static int
-note_digest(const struct outdir *d, const char *name, const char *hex)
-{
-    char path[PATH_MAX], line[DIGEST_HEX + NAME_MAX + 4];
-    struct file_tmp f;
-    int rc;
-
-    (void)snprintf(line, sizeof(line), "%s  %s\n", hex, name);
-    if (snprintf(path, sizeof(path), "%s/%s%s", d->dir, name, sidecar) >= PATH_MAX)
-        return err_set(RC_DATA, "%s: path is too long", d->dir);
-    TRY(file_begin(&f, path));
-    f.quick = true;
-    if ((rc = file_write_full(f.fd, line, strlen(line))) != RC_OK)
-        (void)err_at(rc, "%s", path);
-    else
-        rc = file_commit(&f);
-    file_abort(&f);
     return rc;
 }
 
@@ -632,11 +642,8 @@ one_shard(struct shards *s, int shard)
     shard_name(shard, s->count, name, sizeof(name));
     if (keep && (rc = finished(d, name, hex)) != RC_OK && rc != RC_RETRY)
         return rc;
-    if (rc == RC_RETRY) {
-        TRY(write_shard(d, s->t, s->first[shard], s->first[shard + 1], name, s->fn, s->ctx, hex));
-        if (keep)
-            TRY(note_digest(d, name, hex));
-    }
+    if (rc == RC_RETRY)
+        TRY(write_shard(d, s->t, s->first[shard], s->first[shard + 1], name, s->fn, s->ctx, keep, hex));
     (void)pthread_mutex_lock(&s->lock);
     rc = add_output(d, name, hex);
     (void)pthread_mutex_unlock(&s->lock);

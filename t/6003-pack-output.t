@@ -56,6 +56,21 @@ ok 'a rank is killed, another one that takes its place ends it' '
     [ -s struck ]
     llmc-pack -C w -o out $cut --rank 1 --ranks 2 && [ ! -e out ]
     llmc-pack -C w -o out $cut --rank 0 --ranks 2 && same_dir out'
+for op in '*.sha256' '*.safetensors'; do
+    ok "one has all but the last name of $op, another one does not take the directory away" '
+        rm -rf out struck
+        llmc-pack -C w -o out $cut --rank 0 --ranks 2
+        last=$((shards / 2))
+        LLMC_FAIL="rename:$last:STOP:$op" LLMC_FAIL_LOG=struck LD_PRELOAD=$build/t/fail.so \
+            ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} llmc-pack -C w -o out $cut --rank 1 --ranks 2 -j1 &
+        pid=$!
+        i=0
+        until [ -s struck ] || [ $i -gt 200 ]; do sleep 0.1; i=$((i + 1)); done
+        [ -s struck ]
+        llmc-pack -C w -o out $cut --rank 0 --ranks 2 >said && [ ! -s said ] && [ ! -e out ]
+        kill -CONT $pid
+        wait $pid && same_dir out'
+done
 # Rank 1 of 2 finishes, and SIGNAL meets it before the last name of config.json.
 meets() {   # SIGNAL
     rm -rf out struck
@@ -105,7 +120,8 @@ ok 'killed, it goes on behind the shards that were finished' '
     LLMC_FAIL_LOG=struck faulty "rename:4:KILL:*.safetensors" llmc-pack -C w -o out $cut -j1 || [ $? -eq 137 ]
     cd out.tmp.*
     ls | tee ../ls.txt
-    sha256sum -c *.sha256
+    for f in *.safetensors; do sha256sum -c "$f.sha256" || exit 1; done
+    [ "$(ls *.safetensors | wc -l)" -eq 3 ]
     touch -d 2001-01-01 *.safetensors
     cd ..
     llmc-pack -C w -o out $cut -j2
