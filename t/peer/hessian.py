@@ -35,7 +35,8 @@ if a.hessians:
     GPTQModifier.compress_modules = keep
 
 scheme = preset_name_to_scheme(a.scheme, ["Linear"])
-scheme.weights.group_size = a.group
+if scheme.weights.strategy == "group" and scheme.weights.type == "int":
+    scheme.weights.group_size = a.group
 t = time.perf_counter()
 oneshot(model=model, recipe=GPTQModifier(ignore=["lm_head"], config_groups={"group_0": scheme}),
         dataset=Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(i) for i in ids]}),
