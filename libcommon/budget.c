@@ -18,8 +18,9 @@ static const double PROCESS = 8e6, THREAD = 2e6;
 
 enum { PAGE = 4096, CHUNK = HESS_CHUNK };
 
-/* As kernels/cpu has them: rows of a tile of the factor, columns of a block of GPTQ, row tiles of a task. */
-enum { FACTOR_TILE = 16, GPTQ_BLOCK = 128, GPTQ_TILES = 8, SYRK_COLS = 48 };
+/* As kernels/cpu has them: rows of a tile of the factor, columns of a block of GPTQ, row tiles of a task, columns of a
+ * panel of X'X, rows of logits. */
+enum { FACTOR_TILE = 16, GPTQ_BLOCK = 128, GPTQ_TILES = 8, SYRK_COLS = 48, NLL_ROWS = 64 };
 
 static const char TOKENS[] = "fewer tokens a block (llmc-shard --block-tokens)";
 static const char STATES[] = "more ranks, or fewer samples";
@@ -69,11 +70,11 @@ value_bytes(const struct budget_of *o)
     return o->arch->dtype == DT_BF16 ? 2 : 4;
 }
 
-/* Of a packed weight: bf16 is widened where there are no bf16 dot products. */
+/* Of a packed weight, for activations of type dt: bf16 is widened where there are no bf16 dot products. */
 static double
-packed_bytes(const struct budget_of *o)
+packed_bytes(enum dtype dt)
 {
-    return o->arch->dtype == DT_BF16 && __builtin_cpu_supports("avx512bf16") ? 2 : 4;
+    return dt == DT_BF16 && __builtin_cpu_supports("avx512bf16") ? 2 : 4;
 }
 
 /* Streams of hidden states. */
@@ -124,16 +125,15 @@ widest(const struct arch *a)
 /* Buffers of a block on its way through a layer (fwd_scratch), which are kept; and with several points a step, the
  * block's own states. */
 static double
-work_values(const struct budget_of *o, const struct step *s)
+work_values(const struct arch *a, int points)
 {
-    const struct arch *a = o->arch;
     double q = a->heads * a->head_dim, kv = a->kv_heads * a->head_dim;
     double inside = a->experts > 0 ? larger(a->expert_width, a->shared_width) : a->intermediate;
     double sum = a->hidden + larger(q, inside) + larger(kv, inside) + kv;
 
     if (a->experts > 0)
         sum += 2 * a->hidden;
-    if (s->end_point - s->first_point > 1)
+    if (points > 1)
         sum += a->hidden + larger(q, inside);
     return sum;
 }
@@ -152,7 +152,7 @@ step_weights(const struct budget_of *o, const struct step *s)
         if ((int)l.point < s->first_point || (int)l.point >= s->end_point)
             continue;
         count = (double)l.rows * l.cols;
-        sum += count * packed_bytes(o);
+        sum += count * packed_bytes(o->arch->dtype);
         most = larger(most, count * (double)dtype_size(o->arch->dtype));
     }
     return sum + most;
@@ -172,7 +172,7 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
         budget_add(b, "pending inputs", STATES, tokens * size * larger(pending_width(o, step), pending_width(o,
             step + 1)));
     }
-    budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o, s));
+    budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o->arch, s->end_point - s->first_point));
     if (!idle)
         budget_add(b, "weights of a step", NULL, step_weights(o, s) * pairs);
     budget_add(b, "frames in shared memory", TOKENS, frames * block * widest(o->arch) * size);
@@ -292,6 +292,57 @@ budget_gptq(struct budget *b, const struct budget_of *o, int step)
         task_budget(&one, o, t);
         keep_worse(b, &one);
     }
+}
+
+/* --- llmc-eval --- */
+
+/* A weight of so many values: packed, and while it is packed: decoded to the model's type, widened to the product's. */
+static void
+eval_weight(const struct budget_eval *e, double count, double *packed, double *beside)
+{
+    double size = packed_bytes(e->dt), own = e->arch->dtype == DT_BF16 ? 2 : 4;
+
+    *packed = count * size;
+    *beside = (e->compressed ? count * own : 0) + (size > own ? count * 4 : 0);
+}
+
+void
+budget_eval(struct budget *b, const struct budget_eval *e, bool disk)
+{
+    const struct arch *a = e->arch;
+    double size = e->dt == DT_BF16 ? 2 : 4, weights = 0, packed, beside, head;
+
+    *b = (struct budget){ 0 };
+    for (int l = 0; l < a->layers; l++) {
+        double sum = 0, most = 0;
+        struct linear m;
+
+        for (int i = 0, n = arch_linear_count(a, l); i < n; i++) {
+            arch_linear(a, l, i, &m);
+            eval_weight(e, (double)m.rows * m.cols, &packed, &beside);
+            sum += packed;
+            most = larger(most, beside);
+        }
+        weights = larger(weights, sum + most);
+    }
+    eval_weight(e, (double)a->vocab * a->hidden, &packed, &beside);
+    head = packed + larger(e->compressed ? beside : 0, a->vocab * (double)NLL_ROWS * (e->dt == DT_BF16 ? 6 : 4));
+    budget_add(b, "programs", NULL, PROCESS + THREAD * e->threads);
+    if (!disk)
+        budget_add(b, "hidden states", "fewer windows (-w), or a temporary directory on a disk", e->tokens * a->hidden *
+            size);
+    budget_add(b, "buffers of a block", "shorter windows (-l)", e->block * size * work_values(a, POINT_COUNT));
+    budget_add(b, weights > head ? "weights of a layer" : "output layer", NULL, larger(weights, head));
+}
+
+/* --- llmc-pack --- */
+
+void
+budget_pack(struct budget *b, int threads, double decoded)
+{
+    *b = (struct budget){ 0 };
+    budget_add(b, "programs", NULL, PROCESS + THREAD * threads);
+    budget_add(b, "decoded weight", NULL, decoded);
 }
 
 /* --- stages and pipelines --- */

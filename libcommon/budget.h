@@ -53,6 +53,21 @@ void budget_calib(struct budget *b, const struct budget_of *o, const struct budg
 void budget_hessian(struct budget *b, const struct budget_of *o, int step);
 void budget_gptq(struct budget *b, const struct budget_of *o, int step);
 
+/* llmc-eval: so many tokens in all, block of them at once; compressed: weights are decoded one by one. disk: hidden
+ * states lie in a file. */
+struct budget_eval {
+    const struct arch *arch;
+    enum dtype         dt; /* of activations */
+    int                threads;
+    bool               compressed;
+    double             tokens, block;
+};
+
+void budget_eval(struct budget *b, const struct budget_eval *e, bool disk);
+
+/* llmc-pack; decoded: bytes of the largest weight that it makes dense. */
+void budget_pack(struct budget *b, int threads, double decoded);
+
 /* The worst step of a stage. */
 void budget_stage(struct budget *b, const struct budget_of *o, enum budget_stage stage, const struct budget_way *way);
 /* The worst moment of three stages in a pipe: calib and hessian work at the same time, then gptq does. */

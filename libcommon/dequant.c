@@ -1,6 +1,7 @@
 /* dequant - a compressed-tensors checkpoint as a plain one */
 #include "dequant.h"
 
+#include "budget.h"
 #include "check.h"
 #include "mem.h"
 #include "model.h"
@@ -203,6 +204,19 @@ write_provenance(struct dequant *d)
 }
 
 static int
+check_memory(const struct dequant *d)
+{
+    double most = 0;
+    struct budget b;
+
+    for (size_t i = 0; i < d->count; i++)
+        if (d->group[i] >= 0 && (double)d->tensors[i].bytes > most)
+            most = (double)d->tensors[i].bytes;
+    budget_pack(&b, pool_threads(d->o->pool), most);
+    return budget_check(&b, d->o->memory > 0 ? d->o->memory : budget_limit(""));
+}
+
+static int
 write_all(struct dequant *d, struct dequant_stats *stats)
 {
     int rc = RC_OK;
@@ -212,6 +226,7 @@ write_all(struct dequant *d, struct dequant_stats *stats)
         return RC_OS;
     for (size_t i = 0; i < d->m.count; i++)
         TRY(add_tensor(d, d->m.tensors[i].t));
+    TRY(check_memory(d));
     for (size_t i = 0; i < d->count; i++) {
         stats->bytes += d->tensors[i].bytes;
         if (d->group[i] >= 0)

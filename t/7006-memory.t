@@ -98,6 +98,28 @@ ok 'llmc run shows where the memory goes' '
         grep -q "^llmc pipeline .*--here 2 --memory 300M"
 '
 
+# --- llmc-eval and llmc-pack ---
+
+least_eval() {
+    llmc-eval "$@" --memory 1M 2>&1 | sed -n "s/.*needs \([0-9]*\) MB of memory, has 1 MB.*/\1/p"
+}
+
+ok 'llmc-eval keeps hidden states in a file, with the same result' '
+    awk "BEGIN { printf \"{\\\"input_ids\\\": [1\"; for (i = 1; i < 32768; i++) printf \", %d\", i % 97; print \"]}\" }" >many
+    set -- -m all -d many -l 256
+    llmc-eval "$@" --memory 1G 2>err >want && grep -q "^llmc-eval: needs .*hidden states" err
+    llmc-eval "$@" --memory "$(($(least_eval "$@") + 1))M" 2>err >got
+    cat err && grep -q "^llmc-eval: needs" err && ! grep -q "hidden states" err
+    cmp want got'
+fails 71 'it refuses what cannot work' 'llmc-eval -m all -d many -l 256 --memory 1M 2>err >got'
+ok 'in one line' 'oneline err && [ ! -s got ] && grep -q "largest part are the .* what would help: " err'
+fails 73 'nowhere to put them' '
+    TMPDIR=$PWD/absent llmc-eval -m all -d many -l 256 --memory "$(($(least_eval -m all -d many -l 256) + 1))M" 2>err'
+fails 71 'llmc-pack refuses, too' 'llmc-pack -C all.work -o packed --memory 1M 2>err'
+ok 'in one line' 'oneline err && [ ! -e packed ] && clean absent'
+fails 71 'and to make a weight dense that does not fit' 'llmc-pack --dequantize all -o dense --memory 1M 2>err'
+ok 'in one line, with nothing written' 'oneline err && [ ! -e dense ] && clean absent && llmc-pack --dequantize all -o dense --memory 1G'
+
 # --- a model too large to be here ---
 
 if "$build/t/random-model" -o big --sparse --layers 80 --hidden 8192 --intermediate 28672 --heads 64 2>big.err; then

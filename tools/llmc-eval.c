@@ -1,4 +1,5 @@
 /* llmc-eval - perplexity of a plain or compressed checkpoint */
+#include "../libcommon/budget.h"
 #include "../libcommon/buf.h"
 #include "../libcommon/forward.h"
 #include "../libcommon/mem.h"
@@ -7,11 +8,13 @@
 #include "../libcommon/pool.h"
 #include "../libcommon/run.h"
 #include "../libcommon/source.h"
+#include "../libcommon/spill.h"
 #include "../libcommon/text.h"
 #include "../libcommon/tok.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { CHUNK_TOKENS = 4096 };
@@ -21,6 +24,7 @@ static const char *const dtypes[] = { "float32", "bfloat16", NULL };
 static struct {
     const char *model, *data, *join, *backend, *dtype, *dump;
     int         windows, length, threads;
+    size_t      memory;
     bool        quiet, each, weights_only;
 } cfg = { .join = "\\n\\n", .length = 512, .dtype = "float32" };
 
@@ -33,6 +37,7 @@ static const struct opt options[] = {
     OPT_CHOICE(0, "dtype", &cfg.dtype, dtypes, "type", "of activations: float32 or bfloat16"),
     OPT_FLAG(0, "weights-only", &cfg.weights_only, "do not round activations, whatever the scheme says"),
     OPT_INT('j', "threads", &cfg.threads, 1, 4096, "n", "threads (default: the processors that we may use)"),
+    OPT_SIZE(0, "memory", &cfg.memory, "bytes", "that we may use, as in 4G (default: the cgroup's or the machine's)"),
     OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, cuda, ref (default: the fastest here)"),
     OPT_FLAG(0, "each", &cfg.each, "print every window's mean log likelihood, too"),
     OPT_STR(0, "dump", &cfg.dump, "file",
@@ -55,6 +60,7 @@ struct eval {
     struct fwd            fwd;
     struct tok_ids        ids;
     int                   windows, per_block;
+    struct spill         *spill; /* hidden states, where memory is short */
     struct fwd_block     *blocks;
     int                   block_count;
 };
@@ -144,6 +150,34 @@ read_tokens(struct eval *e)
 
 /* --- forward --- */
 
+/* Says what is needed, and does with less where it must. */
+static int
+keep_to_memory(struct eval *e)
+{
+    size_t limit = cfg.memory > 0 ? cfg.memory : budget_limit("");
+    int together = e->windows < e->per_block ? e->windows : e->per_block;
+    struct budget_eval of = { .arch = &e->src.arch, .dt = e->src.dt, .threads = pool_threads(dev_pool(e->dev)),
+        .compressed = e->src.recipe != NULL, .tokens = (double)e->windows * cfg.length,
+        .block = (double)together * cfg.length };
+    const char *dir = getenv("TMPDIR");
+    struct budget b;
+    char text[512];
+
+    for (int disk = 0; disk < 2; disk++) {
+        budget_eval(&b, &of, disk == 1);
+        if (cfg.dump != NULL)
+            budget_add(&b, "states to write", "fewer windows (-w)", of.block * e->src.arch.hidden *
+                (e->src.arch.layers + 1) * sizeof(float));
+        if (budget_total(&b) > (double)limit)
+            continue;
+        budget_text(&b, text, sizeof(text));
+        if (cfg.memory > 0)
+            msg_info(NULL, "needs %s", text);
+        return disk == 0 ? RC_OK : spill_open(&e->spill, dir != NULL && dir[0] != '\0' ? dir : "/tmp");
+    }
+    return budget_check(&b, limit);
+}
+
 static int
 begin(struct eval *e)
 {
@@ -151,6 +185,8 @@ begin(struct eval *e)
 
     e->per_block = CHUNK_TOKENS / cfg.length > 0 ? CHUNK_TOKENS / cfg.length : 1;
     e->block_count = (e->windows + e->per_block - 1) / e->per_block;
+    TRY(keep_to_memory(e));
+    e->fwd.spill = e->spill;
     if ((e->blocks = mem_zalloc((size_t)e->block_count, sizeof(*e->blocks))) == NULL)
         return RC_OS;
     for (int i = 0; i < e->per_block; i++)
@@ -173,6 +209,7 @@ layer(struct eval *e, int l)
         msg_status("llmc-eval: layer %d of %d, block %d of %d", l + 1, e->src.arch.layers, b + 1, e->block_count);
         for (int p = 0; p < POINT_COUNT; p++)
             TRY(fwd_step(&e->fwd, &e->blocks[b]));
+        fwd_block_idle(&e->blocks[b]);
     }
     fwd_unload(&e->fwd);
     return RC_OK;
@@ -289,6 +326,7 @@ main(int argc, char *argv[])
     mem_free(e.blocks);
     tok_ids_free(&e.ids);
     fwd_close(&e.fwd);
+    spill_close(e.spill);
     if (e.dev != NULL)
         e.bk->close(e.dev);
     source_close(&e.src);

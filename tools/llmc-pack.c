@@ -84,7 +84,7 @@ static int
 dequantize(void)
 {
     struct dequant_opts o = { .model = cfg.dequantize, .out = cfg.o.out, .shard_bytes = cfg.o.shard_bytes,
-        .force = cfg.o.force };
+        .force = cfg.o.force, .memory = cfg.run.memory };
     struct dequant_stats st;
     char text[256];
     int rc;
@@ -107,6 +107,7 @@ static int
 pack(void)
 {
     struct checkpoint_stats st;
+    struct budget need;
     struct run run;
     char text[256];
     int rc;
@@ -117,7 +118,8 @@ pack(void)
     }
     if ((rc = run_open(&run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
-    if ((rc = checkpoint_write(&run, &cfg.o, &st)) != RC_OK) {
+    budget_pack(&need, pool_threads(dev_pool(run.dev)), 0);
+    if ((rc = run_budget(&run, &need)) != RC_OK || (rc = checkpoint_write(&run, &cfg.o, &st)) != RC_OK) {
         msg_error(NULL, "%s", err_text());
     } else if (st.finished) {
         (void)snprintf(text, sizeof(text), "%d modules compressed, %d tensors copied, %zu bytes in %d shard%s",
