@@ -3,6 +3,7 @@
 #include "inputs.h"
 #include "mem.h"
 #include "msg.h"
+#include "safetensors.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -89,9 +90,13 @@ fwd_block_idle(struct fwd_block *b)
     spill_idle(b->spill, b->pending);
 }
 
-static void
+void
 dense_free(struct dense *d)
 {
+    struct tensor t = { .data = d->data, .bytes = (size_t)d->rows * (size_t)d->cols * dtype_size(d->dtype) };
+
+    if (d->st != NULL)
+        st_drop(d->st, &t);
     mem_free(d->own);
     *d = (struct dense){ 0 };
 }

@@ -24,8 +24,11 @@ struct dense {
     enum dtype  dtype;
     int         rows, cols; /* cols 1 for vectors */
     const void *data;
-    void       *own; /* mem_free: data is a copy */
+    void       *own; /* data is a copy */
+    const struct st_file *st; /* NULL, or the mapped file that data lies in */
 };
+
+void dense_free(struct dense *d); /* also tells the system that pages of a mapped file will not be needed */
 
 typedef int fwd_dense_fn(void *ctx, const char *tensor, struct dense *out);
 

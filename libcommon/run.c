@@ -15,6 +15,9 @@
 #include <string.h>
 #include <time.h>
 
+/* A layer is read ahead where it is at most this part of the memory that we may use. */
+enum { AHEAD_SHARE = 8 };
+
 /* Launchers' variables, in the order that they are asked; the first that knows of several ranks, else the first. */
 static const struct {
     const char *rank, *ranks, *first;
@@ -268,11 +271,11 @@ copy_dense(struct run *run, const struct task *t, const char *name, char *out)
     }
     TRY(run_source_dense(run, name, &d));
     if (d.dtype != dt || d.rows != t->rows || d.cols != t->cols) {
-        mem_free(d.own);
+        dense_free(&d);
         return err_set(RC_DATA, "%s: type or shape differ from the plan", name);
     }
     memcpy(out, (const char *)d.data + (size_t)t->row0 * row, rows * row);
-    mem_free(d.own);
+    dense_free(&d);
     return RC_OK;
 }
 
@@ -304,6 +307,48 @@ run_dense(void *ctx, const char *name, struct dense *out)
         *out = (struct dense){ 0 };
     }
     return rc;
+}
+
+/* This rank reads the module's source. */
+static bool
+reads_source(const struct run *run, const char *module)
+{
+    const struct plan *p = &run->plan;
+    int count = 0;
+    const struct task *t = plan_module(p, module, &count);
+
+    for (int i = 0; i < count; i++)
+        if (t[i].rank == run->rank && !plan_task_done(p, &t[i]))
+            return true;
+    return p->sequential != SEQUENTIAL_INPUT || plan_pairs(p);
+}
+
+void
+run_ahead(struct run *run, int layer)
+{
+    int n = layer < run->arch.layers ? arch_linear_count(&run->arch, layer) : 0;
+    char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
+    double bytes = 0;
+
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < n; i++) {
+            const struct model_tensor *t;
+            struct linear l;
+
+            arch_linear(&run->arch, layer, i, &l);
+            arch_module(&run->arch, layer, &l, module);
+            (void)snprintf(name, sizeof(name), "%s.weight", module);
+            if ((t = model_find(&run->model, name)) == NULL || !reads_source(run, module))
+                continue;
+            if (pass == 0)
+                bytes += (double)t->t->bytes;
+            else
+                st_prefetch(&run->model.shards[t->shard].st, t->t);
+        }
+        if (bytes == 0 || bytes * AHEAD_SHARE > (double)run->memory)
+            return;
+    }
+    event_emit(&run->log, "ahead", EVENT_INT("layer", layer), EVENT_REAL("bytes", bytes));
 }
 
 /* --- blocks --- */

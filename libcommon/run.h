@@ -68,6 +68,10 @@ int run_dense(void *run, const char *tensor, struct dense *out);
 /* The source's rows, compressed or not. */
 int run_source_dense(void *run, const char *tensor, struct dense *out);
 
+/* Has the system read what this rank will need of a layer's source weights, unless they are more than a part of the
+ * memory that we may use. A layer behind the last one is none. */
+void run_ahead(struct run *run, int layer);
+
 /* Blocks of this rank, in order: the next index after `after`, or -1. */
 int run_next_block(const struct run *run, int after);
 /* Token ids of a block; free both with mem_free. RC_DATA when they are not what the plan says. */

@@ -31,7 +31,7 @@ source_rows(struct run *run, const char *module, int row0, int end, int cols, fl
     else if (!dtype_to_f32(*out, (const char *)d.data + (size_t)row0 * (size_t)cols * dtype_size(d.dtype), d.dtype,
         count))
         rc = err_set(RC_DATA, "weight is %s, want a float type", dtype_name(d.dtype));
-    mem_free(d.own);
+    dense_free(&d);
     if (rc != RC_OK)
         return rc;
     for (size_t i = 0; i < count; i++) {

@@ -110,6 +110,7 @@ decode_fp8(const struct model *m, const struct tensor *t, struct dense *out)
 int
 source_stored(const struct model *m, const char *name, struct dense *out)
 {
+    const struct model_tensor *at = model_find(m, name);
     const struct tensor *t;
     int rc;
 
@@ -120,7 +121,7 @@ source_stored(const struct model *m, const char *name, struct dense *out)
     if (t->dtype == DT_F8_E4M3 && m->fp8_block[0] > 0 && t->ndim == 2)
         return decode_fp8(m, t, out);
     *out = (struct dense){ .dtype = t->dtype, .rows = (int)t->shape[0], .cols = t->ndim == 2 ? (int)t->shape[1] : 1,
-        .data = t->data };
+        .data = t->data, .st = &m->shards[at->shard].st };
     return RC_OK;
 }
 

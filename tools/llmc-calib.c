@@ -333,6 +333,8 @@ one_step(struct calib *c, int step, int last)
     bool capture_it = wanted(c, step), wait = cfg.only == NULL && cfg.step < 0 && !cfg.again;
     double start = clock_seconds(), captured;
 
+    if (step == 0 || c->run.plan.steps[step - 1].layer != c->run.plan.steps[step].layer)
+        run_ahead(&c->run, c->run.plan.steps[step].layer + 1);
     if (capture_it && c->ahead != step)
         TRY(capture(c, step, mode == SEQUENTIAL_NONE));
     captured = clock_seconds();
