@@ -70,6 +70,7 @@ help:
 	@echo 'make bench-pack  llmc-pack of a model of 5.6 GB (LAYERS=32: 16 GB) beside cp, in 500 MB; 15 GB of disk in TMPDIR'
 	@echo 'make torture     every call of every tool fails or is the last one, kill -9 at 200 random moments; half an hour'
 	@echo 'make bench-llama speed of the kernels and of GPTQ at the shapes of Llama-3-8B and of experts (BENCHFLAGS="-j 2")'
+	@echo 'make bench-experts    GPTQ of 32 experts one by one and side by side, 2 threads (BENCHFLAGS="-j n")'
 	@echo 'make peer-bench  MODEL=d DATA=ids.jsonl [EVAL=f]: LLM Compressor and llmc turn by turn on the same tokens'
 	@echo 'make bench-large the 8B shape with random weights in a memory cgroup of 4 GiB (LAYERS=n LIMIT=bytes DIR=d)'
 	@echo 'make quality MODEL=d CALIB=f EVAL=f    perplexity of every kind of scheme'
@@ -214,6 +215,10 @@ bench-llama: all $(BENCHES)
 	@$(B)/t/bench-kernels --llama $(BENCHFLAGS)
 	@$(B)/t/bench-gptq --llama $(BENCHFLAGS)
 
+# Experts of 768 x 2048, one by one with all threads and side by side with one each.
+bench-experts: all $(BENCHES)
+	@$(B)/t/bench-gptq --experts -j 2 $(BENCHFLAGS)
+
 bench-pack: all $(B)/t/peak $(B)/t/random-model
 	@t/bench/pack.sh $(B)
 
@@ -247,5 +252,5 @@ clean:
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: always all progs help deps units install demo check torture-ranks check-cuda-host check-cuda bench-cuda bench bench-llama \
-    bench-pack bench-large torture peer-bench \
+    bench-experts bench-pack bench-large torture peer-bench \
     quality peer lint clean

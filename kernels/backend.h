@@ -89,6 +89,7 @@ struct rounding {
 
 struct backend {
     const char *name;
+    bool        host; /* a device is threads alone: there may be several, to be used side by side */
 
     int  (*open)(struct dev **dev, const struct dev_opts *o); /* RC_UNAVAILABLE: not on this machine */
     void (*close)(struct dev *dev);

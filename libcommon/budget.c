@@ -276,8 +276,22 @@ task_budget(struct budget *b, const struct budget_of *o, const struct task *t)
     }
 }
 
+/* As many of them as threads at once, each with one. */
+static void
+side_budget(struct budget *b, const struct budget_of *o, const struct task *t)
+{
+    struct budget_of one = *o;
+    int count = plan_step_side(o->plan, t->step, t->rank);
+
+    one.threads = 1;
+    task_budget(b, &one, t);
+    for (int i = 1; i < b->count; i++)
+        b->part[i].bytes *= count < o->threads ? count : o->threads;
+    b->part[0].bytes += THREAD * (o->threads - 1);
+}
+
 void
-budget_gptq(struct budget *b, const struct budget_of *o, int step)
+budget_gptq(struct budget *b, const struct budget_of *o, int step, bool side)
 {
     const struct step *s = &o->plan->steps[step];
     struct budget one;
@@ -289,7 +303,10 @@ budget_gptq(struct budget *b, const struct budget_of *o, int step)
 
         if (o->rank >= 0 && t->rank != o->rank)
             continue;
-        task_budget(&one, o, t);
+        if (side && o->threads > 1 && plan_task_side(o->plan, t))
+            side_budget(&one, o, t);
+        else
+            task_budget(&one, o, t);
         keep_worse(b, &one);
     }
 }
@@ -359,7 +376,7 @@ budget_stage(struct budget *b, const struct budget_of *o, enum budget_stage stag
         else if (stage == BUDGET_HESSIAN)
             budget_hessian(&one, o, s);
         else
-            budget_gptq(&one, o, s);
+            budget_gptq(&one, o, s, way != NULL && way->side);
         keep_worse(b, &one);
     }
 }
@@ -398,7 +415,7 @@ budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget
         budget_calib(&one, o, way, s, false);
         budget_hessian(&hessian, o, s + 1 < p->step_count && p->sequential == SEQUENTIAL_INPUT ? s + 1 : s);
         merge(&one, &hessian);
-        budget_gptq(&gptq, o, s);
+        budget_gptq(&gptq, o, s, way->side);
         merge(&one, p->sequential == SEQUENTIAL_NONE ? &gptq : &process);
         keep_worse(b, &one);
 
@@ -415,7 +432,8 @@ budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget
 }
 
 const struct budget_way budget_ways[BUDGET_WAYS] = {
-    { 3, false }, { 2, false }, { 1, false }, { 2, true }, { 1, true },
+    { 3, false, true }, { 3, false, false }, { 2, false, false }, { 1, false, false }, { 2, true, false },
+    { 1, true, false },
 };
 
 static int

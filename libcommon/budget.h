@@ -5,8 +5,8 @@
  * kernel takes their pages back. llmc-shard --plan prints it, every stage checks its limit against it, and llmc run
  * shares a limit between the stages of a pipeline by it. Nothing here decides a byte of the result.
  *
- * llmc-calib has ways to do with less: fewer frames in shared memory, then hidden states in a file. It takes the first
- * way that fits.
+ * There are ways to do with less: small modules one by one, fewer frames in shared memory, then hidden states in a
+ * file. The first way that fits is taken.
  */
 #ifndef LLMC_BUDGET_H
 #define LLMC_BUDGET_H
@@ -27,13 +27,14 @@ struct budget {
     int                count;
 };
 
-/* How llmc-calib works. */
+/* How llmc-calib and llmc-gptq work. */
 struct budget_way {
     int  slots; /* frames in shared memory; 0: there is no reader for them */
     bool disk;  /* hidden states and pending inputs lie in a file */
+    bool side;  /* small modules are compressed side by side (plan_step_side) */
 };
 
-enum { BUDGET_WAYS = 5 };
+enum { BUDGET_WAYS = 6 };
 
 /* From the one that takes most memory to the one that takes least. */
 extern const struct budget_way budget_ways[BUDGET_WAYS];
@@ -51,7 +52,7 @@ void   budget_add(struct budget *b, const char *what, const char *help, double b
 /* At the busiest moment of a step: of llmc-calib while it computes, or idle while it waits for the others. */
 void budget_calib(struct budget *b, const struct budget_of *o, const struct budget_way *way, int step, bool idle);
 void budget_hessian(struct budget *b, const struct budget_of *o, int step);
-void budget_gptq(struct budget *b, const struct budget_of *o, int step);
+void budget_gptq(struct budget *b, const struct budget_of *o, int step, bool side);
 
 /* llmc-eval: so many tokens in all, block of them at once; compressed: weights are decoded one by one. disk: hidden
  * states lie in a file. */

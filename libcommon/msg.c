@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@ static _Thread_local char err_buf[TEXT_MAX];
 static const char *tool_name = "llmc";
 static int  my_rank, rank_count = 1;
 static bool quiet_mode;
-static bool status_shown;
+static atomic_bool status_shown;
 static int  stdout_errno;
 
 int
@@ -96,9 +97,8 @@ mask_controls(char *s)
 void
 msg_clear_status(void)
 {
-    if (!status_shown)
+    if (!atomic_exchange(&status_shown, false))
         return;
-    status_shown = false;
     if (write(STDERR_FILENO, "\r\033[K", 4) < 0)
         return; /* nowhere left to report it */
 }

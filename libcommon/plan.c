@@ -397,6 +397,28 @@ add_block(struct plan *p, const struct line *l)
     return RC_OK;
 }
 
+static bool
+is_small(const struct task *t)
+{
+    return !plan_task_cache(t) && t->cols <= SIDE_COLS && (int64_t)(t->end - t->row0) * t->cols <= SIDE_WEIGHTS;
+}
+
+int
+plan_step_side(const struct plan *p, int step, int rank)
+{
+    int count = 0;
+
+    for (int i = p->steps[step].first_task; i < p->steps[step].end_task; i++)
+        count += p->tasks[i].rank == rank && is_small(&p->tasks[i]);
+    return count < SIDE_MANY ? 0 : count;
+}
+
+bool
+plan_task_side(const struct plan *p, const struct task *t)
+{
+    return is_small(t) && plan_step_side(p, t->step, t->rank) > 0;
+}
+
 static int
 write_table(const struct plan *p, const char *name, struct buf *b)
 {

@@ -28,6 +28,9 @@
 
 enum { PLAN_ALGORITHM = 2 }; /* changes when the bytes of a result change */
 
+/* Small: up to so many columns and weights. Many: so many of them. */
+enum { SIDE_COLS = 4096, SIDE_WEIGHTS = 8 << 20, SIDE_MANY = 16 };
+
 /* What an expert's Hessians are summed over: all tokens, or those that are routed to it. */
 enum experts { EXPERTS_ALL, EXPERTS_ROUTED };
 
@@ -112,6 +115,9 @@ bool plan_pairs(const struct plan *p);
 /* Of pairs: the block is kept out of all sums, to see how far what they teach holds. The last sixteenth of eight blocks
  * or more. */
 bool plan_block_held(const struct plan *p, int block);
+/* Of a step, those of a rank that are small, if there are many: llmc-gptq takes them side by side, one a thread. */
+int  plan_step_side(const struct plan *p, int step, int rank);
+bool plan_task_side(const struct plan *p, const struct task *t); /* is one of them */
 /* "W4A16", ..., "kv_cache" */
 const char *plan_task_scheme(const struct plan *p, const struct task *t);
 

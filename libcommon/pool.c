@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,6 +65,20 @@ work(void *arg)
     }
 }
 
+/* Signals are the main thread's, which may have to leave a read(2). */
+static int
+start_worker(pthread_t *thread, struct worker *w)
+{
+    sigset_t all, old;
+    int rc;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_BLOCK, &all, &old);
+    rc = pthread_create(thread, NULL, work, w);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
 int
 pool_open(struct pool **out, int threads)
 {
@@ -86,7 +101,7 @@ pool_open(struct pool **out, int threads)
         if ((w = mem_alloc(1, sizeof(*w))) == NULL)
             goto fail;
         *w = (struct worker){ p, p->count };
-        if ((rc = pthread_create(&p->threads[p->count], NULL, work, w)) != 0) {
+        if ((rc = start_worker(&p->threads[p->count], w)) != 0) {
             mem_free(w);
             (void)err_set(RC_OS, "cannot start thread %d: %s", p->count, strerror(rc));
             goto fail;

@@ -83,6 +83,46 @@ ok 'routers and what routes stay as they are' '
     grep -c "layers.*mlp.gate\"" routed/config.json
     [ "$(tensors routed/model.safetensors | grep -c "mlp.gate.weight BF16 16 32")" -eq 3 ]
 '
+# The first module that is to be published takes two seconds longer; others are published in the meantime.
+published() {   # tasks in the order in which that was done, before the first that took so long
+    sed -n 's/.*"event": "publish".*"task": "\([^"]*\)", "seconds": \([0-9.e-]*\).*/\1 \2/p' \
+        "$1.work/log/llmc-gptq.0.jsonl" | awk '$2 > 2 { exit } { print $1 }'
+}
+ok 'small modules are compressed side by side, each by one thread, with the same bytes' '
+    rm -rf side.work struck
+    cp -a routed.work side.work && rm -r side.work/log
+    LLMC_FAIL_LOG=struck faulty "rename:1:NAP:*layers.0.mlp.experts*" llmc-gptq -C side.work -q --again -j 2 \
+        -m "*layers.0.mlp.experts*" </dev/null >lines
+    [ -s struck ] && published side >before
+    cat before
+    [ "$(wc -l <before)" -ge 1 ] && [ "$(wc -l <lines)" -eq 48 ]
+    codes routed >want
+    codes side | diff want -
+'
+ok 'and one by one where memory is short' '
+    rm -rf alone.work struck
+    cp -a routed.work alone.work && rm -r alone.work/log
+    needs() { sed -n "s/.*\"event\": \"memory\", .*\"bytes\": \([0-9]*\).*/\1/p" "$1.work/log/llmc-gptq.0.jsonl"; }
+    LLMC_FAIL_LOG=struck faulty "rename:1:NAP:*layers.0.mlp.experts*" llmc-gptq -C alone.work -q --again -j 2 \
+        -m "*layers.0.mlp.experts*" --memory $(($(needs side) - 1)) </dev/null >lines 2>err
+    [ -s struck ] && published alone >before
+    cat before err
+    [ ! -s before ] && [ "$(wc -l <lines)" -eq 48 ] && [ "$(needs alone)" -lt "$(needs side)" ]
+    codes routed >want
+    codes alone | diff want -
+'
+for s in TERM INT USR1; do
+    ok "$s: those that are begun are finished and published, and no others begun" "
+        rm -rf told.work struck
+        cp -a routed.work told.work && rm -r told.work/log
+        rc=0
+        LLMC_FAIL_LOG=struck faulty 'rename:3:$s:*layers.0.mlp.experts*' llmc-gptq -C told.work -q --again -j 2 \\
+            -m '*layers.0.mlp.experts*' </dev/null >lines 2>err || rc=\$?
+        cat err
+        [ \$rc -eq 75 ] && [ -s struck ] && [ \"\$(wc -l <lines)\" -ge 3 ] && [ \"\$(wc -l <lines)\" -lt 10 ]
+        [ \"\$(grep -c '\"event\": \"publish\"' told.work/log/llmc-gptq.0.jsonl)\" -eq \"\$(wc -l <lines)\" ]
+    "
+done
 ok 'stage by stage, with other threads, the bytes are the same' '
     llmc-shard -C parts.work -m moe -s W4A16 -g 16 --observer minmax -d ids -n 24 -l 24 -q --experts routed \
         --expert-tokens 16

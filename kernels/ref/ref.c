@@ -351,7 +351,7 @@ ref_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o
 }
 
 const struct backend backend_ref = {
-    .name = "ref", .open = ref_open, .close = ref_close,
+    .name = "ref", .host = true, .open = ref_open, .close = ref_close,
     .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .matmul = ref_matmul,
     .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .scale = ref_scale,
     .add = ref_add, .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,

@@ -1,5 +1,6 @@
 /* bench-gptq - speed of choosing scales, of the factor and of GPTQ on the cpu backend, at the shapes of SmolLM2-135M
- * or, with --llama, of Llama-3-8B and of experts of 768 x 2048, of which a layer may have hundreds */
+ * or, with --llama, of Llama-3-8B and of experts of 768 x 2048, of which a layer may have hundreds: one by one with all
+ * threads, and side by side with one each; --experts: these alone */
 #include "bench.h"
 
 #include "../../kernels/backend.h"
@@ -7,10 +8,11 @@
 #include "../../kernels/scale.h"
 #include "../../libcommon/mem.h"
 #include "../../libcommon/msg.h"
+#include "../../libcommon/pool.h"
 
 #include <math.h>
 
-enum { EXPERTS = 512 };
+enum { EXPERTS = 32, EXPERT_ROWS = 768, EXPERT_COLS = 2048 };
 
 struct module {
     const struct backend *bk;
@@ -102,9 +104,8 @@ do_gptq(void *ctx)
     return m->bk->gptq(m->dev, &m->job);
 }
 
-/* times: so many modules of the shape, each with a Hessian of its own. */
 static void
-module(const struct bench *b, const struct backend *bk, struct dev *dev, int rows, int n, int times)
+module(const struct bench *b, const struct backend *bk, struct dev *dev, int rows, int n)
 {
     char shape[64], square[64];
     struct module m;
@@ -121,10 +122,70 @@ module(const struct bench *b, const struct backend *bk, struct dev *dev, int row
     bench_row(b, "scales", shape, BENCH_NONE, 0, ts);
     bench_row(b, "factor", square, BENCH_F32, pow(n, 3) / 3, tf);
     bench_row(b, "gptq", shape, BENCH_F32, (double)rows * pow(n, 2), tg);
-    (void)snprintf(square, sizeof(square), "%d x %d, all three%s", rows, n, times > 1 ? ", x 512 as one" : "");
-    bench_row(b, "module", square, BENCH_F32, times * (pow(n, 3) / 3 + (double)rows * pow(n, 2)),
-        times * (ts + tf + tg));
+    (void)snprintf(square, sizeof(square), "%d x %d, all three", rows, n);
+    bench_row(b, "module", square, BENCH_F32, pow(n, 3) / 3 + (double)rows * pow(n, 2), ts + tf + tg);
     module_close(&m);
+}
+
+/* --- many small modules, each with a Hessian of its own --- */
+
+static void
+expert_tile(void *ctx, int tile, int worker)
+{
+    struct module *m = (struct module *)ctx + worker;
+
+    (void)tile;
+    if (do_scales(m) != RC_OK || do_factor(m) != RC_OK || do_gptq(m) != RC_OK)
+        die(RC_OS, "%s", err_text());
+}
+
+static int
+do_one_by_one(void *ctx)
+{
+    for (int i = 0; i < EXPERTS; i++)
+        expert_tile(ctx, i, 0);
+    return RC_OK;
+}
+
+struct side {
+    struct module *m; /* [threads] each with a device of one thread */
+    struct pool   *pool;
+};
+
+static int
+do_side_by_side(void *ctx)
+{
+    struct side *s = ctx;
+
+    pool_run(s->pool, EXPERTS, expert_tile, s->m);
+    return RC_OK;
+}
+
+static void
+experts(const struct bench *b, const struct backend *bk, struct dev *dev)
+{
+    struct side s = { .m = bench_alloc((size_t)b->threads, sizeof(*s.m)), .pool = dev_pool(dev) };
+    double work = EXPERTS * (pow(EXPERT_COLS, 3) / 3 + EXPERT_ROWS * pow(EXPERT_COLS, 2));
+
+    for (int i = 0; i < b->threads; i++) {
+        struct dev *own;
+
+        if (bk->open(&own, &(struct dev_opts){ .threads = 1 }) != RC_OK)
+            die(RC_OS, "%s", err_text());
+        module_open(&s.m[i], bk, i == 0 ? dev : own, EXPERT_ROWS, EXPERT_COLS);
+        if (factor_order(s.m[i].order, s.m[i].h, true, EXPERT_COLS) != RC_OK)
+            die(RC_OS, "%s", err_text());
+        if (i == 0) {
+            bench_row(b, "experts", "32 of 768 x 2048, one by one", BENCH_F32, work, bench_time(b, do_one_by_one, s.m));
+            s.m[0].dev = own;
+        }
+    }
+    bench_row(b, "experts", "32 of 768 x 2048, side by side", BENCH_F32, work, bench_time(b, do_side_by_side, &s));
+    for (int i = 0; i < b->threads; i++) {
+        bk->close(s.m[i].dev);
+        module_close(&s.m[i]);
+    }
+    mem_free(s.m);
 }
 
 int
@@ -141,13 +202,16 @@ main(int argc, char *argv[])
     if ((rc = backend_find(&bk, "cpu")) != RC_OK || (rc = bk->open(&dev, &o)) != RC_OK)
         die(rc, "%s", err_text());
     if (b.llama) {
-        module(&b, bk, dev, 4096, 4096, 1);
-        module(&b, bk, dev, 4096, 14336, 1);
-        module(&b, bk, dev, 768, 2048, EXPERTS);
+        module(&b, bk, dev, 4096, 4096);
+        module(&b, bk, dev, 4096, 14336);
+        module(&b, bk, dev, EXPERT_ROWS, EXPERT_COLS);
+        experts(&b, bk, dev);
+    } else if (b.experts) {
+        experts(&b, bk, dev);
     } else {
-        module(&b, bk, dev, 576, 576, 1);
-        module(&b, bk, dev, 1536, 576, 1);
-        module(&b, bk, dev, 576, 1536, 1);
+        module(&b, bk, dev, 576, 576);
+        module(&b, bk, dev, 1536, 576);
+        module(&b, bk, dev, 576, 1536);
     }
     bk->close(dev);
     return 0;

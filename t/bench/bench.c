@@ -232,12 +232,14 @@ bench_open(struct bench *b, int argc, char *argv[])
             b->json = true;
         else if (strcmp(argv[i], "--llama") == 0)
             b->llama = true;
+        else if (strcmp(argv[i], "--experts") == 0)
+            b->experts = true;
         else if (strcmp(argv[i], "-j") == 0 && i + 1 < argc && atoi(argv[i + 1]) > 0)
             b->threads = atoi(argv[++i]);
         else if (strcmp(argv[i], "-t") == 0 && i + 1 < argc && atof(argv[i + 1]) > 0)
             b->seconds = atof(argv[++i]);
         else
-            die(RC_USAGE, "usage: %s [-j threads] [-t seconds] [--llama] [--json]", argv[0]);
+            die(RC_USAGE, "usage: %s [-j threads] [-t seconds] [--llama] [--experts] [--json]", argv[0]);
     measure_peaks(b);
     bench_row(b, "peak", "f32 multiply-adds", BENCH_F32, b->peak_f32, 1);
     bench_row(b, "peak", "bf16 dot products", BENCH_BF16, b->peak_bf16, 1);

@@ -16,12 +16,13 @@ struct bench {
     double seconds;   /* to spend on a kernel, at least three repetitions */
     bool   json;      /* one object a row instead of a table */
     bool   llama;     /* the shapes of Llama-3-8B and of a mixture of experts, not SmolLM2-135M's */
+    bool   experts;   /* many small modules alone */
     double peak_f32, peak_bf16, peak_bytes; /* a second, of all threads together */
 };
 
 enum bench_unit { BENCH_F32, BENCH_BF16, BENCH_BYTES, BENCH_NONE };
 
-/* -j threads, -t seconds a kernel, --llama, --json; measures the peaks and prints them. */
+/* -j threads, -t seconds a kernel, --llama, --experts, --json; measures the peaks and prints them. */
 void   bench_open(struct bench *b, int argc, char *argv[]);
 double bench_now(const struct bench *b);
 /* Least time of fn(ctx). */

@@ -19,19 +19,33 @@ static const char config[] = "{\"architectures\": [\"LlamaForCausalLM\"], \"mode
     "\"rms_norm_eps\": 1e-05, \"rope_theta\": 500000.0, \"max_position_embeddings\": 8192, "
     "\"tie_word_embeddings\": false}";
 
+/* Qwen3-30B-A3B, of one layer. */
+static const char experts[] = "{\"model_type\": \"qwen3_moe\", \"torch_dtype\": \"bfloat16\", "
+    "\"num_hidden_layers\": 1, \"hidden_size\": 2048, \"intermediate_size\": 6144, \"moe_intermediate_size\": 768, "
+    "\"num_experts\": 128, \"num_experts_per_tok\": 8, \"norm_topk_prob\": true, \"num_attention_heads\": 32, "
+    "\"num_key_value_heads\": 4, \"head_dim\": 128, \"vocab_size\": 151936, \"hidden_act\": \"silu\", "
+    "\"rms_norm_eps\": 1e-06, \"rope_theta\": 1e6, \"max_position_embeddings\": 40960, "
+    "\"tie_word_embeddings\": false}";
+
 enum { H = 4096, I = 14336, TOKENS = 512, DOWN = 3 };
 
 static void
-open_plan(struct shard *s, enum sequential mode, int samples)
+open_model(struct shard *s, const char *json, enum sequential mode, int samples)
 {
     struct shard_opts o = { .model = "m", .scheme = "W4A16", .samples = samples, .length = 128, .min_length = 1,
         .block_tokens = 256, .ranks = 1, .gptq = true, .config = true, .expert_tokens = 256, .sequential = mode };
 
     assert_int_equal(file_mkdir("m"), RC_OK);
-    assert_int_equal(file_publish("m/config.json", config, sizeof(config) - 1), RC_OK);
+    assert_int_equal(file_publish("m/config.json", json, strlen(json)), RC_OK);
     *s = (struct shard){ 0 };
     if (shard_open(s, "w", &o) != RC_OK || shard_blocks(s, &o) != RC_OK)
         fail_msg("%s", err_text());
+}
+
+static void
+open_plan(struct shard *s, enum sequential mode, int samples)
+{
+    open_model(s, config, mode, samples);
 }
 
 static double
@@ -46,7 +60,7 @@ part(const struct budget *b, const char *what)
 static void
 test_calib(void **state)
 {
-    struct budget_way mem = { 3, false }, disk = { 1, true };
+    struct budget_way mem = { .slots = 3 }, disk = { .slots = 1, .disk = true };
     struct budget_of of;
     struct shard s;
     struct budget b;
@@ -79,7 +93,7 @@ test_sums_and_factor(void **state)
     of = (struct budget_of){ &s.plan, &s.arch, 0, 2 };
     budget_hessian(&b, &of, DOWN);
     assert_true(part(&b, "sums") == I * (I + 1.0) / 2 * 8);
-    budget_gptq(&b, &of, DOWN);
+    budget_gptq(&b, &of, DOWN, false);
     assert_true(part(&b, "factor") == I * (double)I * 2 + I * 2048.0);
     assert_true(part(&b, "packed factor") == 112 * 113 / 2 * 128 * 128 * 4.0);
     assert_true(part(&b, "weights of a task") > H * (double)I * 5);
@@ -93,11 +107,36 @@ test_sums_and_factor(void **state)
     shard_close(&s);
 }
 
+/* A layer's 384 small modules are taken by all threads at once, its attention's one by one. */
+static void
+test_side(void **state)
+{
+    struct budget_of of;
+    struct budget one, side;
+    struct shard s;
+
+    (void)state;
+    open_model(&s, experts, SEQUENTIAL_INPUT, 4);
+    of = (struct budget_of){ &s.plan, &s.arch, 0, 5 };
+    assert_int_equal(s.plan.steps[0].end_task - s.plan.steps[0].first_task, 3);
+    assert_int_equal(plan_step_side(&s.plan, 0, 0), 0);
+    assert_int_equal(plan_step_side(&s.plan, 2, 0), 256);
+    assert_int_equal(plan_step_side(&s.plan, 2, 1), 0); /* another rank's */
+    for (int step = 0; step < s.plan.step_count; step++) {
+        budget_gptq(&one, &of, step, false);
+        budget_gptq(&side, &of, step, true);
+        assert_true(part(&side, "factor") == part(&one, "factor") * (step < 2 ? 1 : 5));
+        assert_true(budget_total(&side) >= budget_total(&one));
+    }
+    assert_true(part(&one, "factor") == 768 * 768 * 4.0);
+    shard_close(&s);
+}
+
 /* Less memory, another way, until there is none; and what is chosen fits. */
 static void
 test_choice(void **state)
 {
-    struct budget_way way, last = { 3, false };
+    struct budget_way way, last = { .slots = 3 };
     struct budget_of of;
     struct shard s;
     struct budget b;
@@ -134,7 +173,7 @@ test_choice(void **state)
 static void
 test_ranks(void **state)
 {
-    struct budget_way way = { 3, false };
+    struct budget_way way = { .slots = 3 };
     struct budget_of one, worst;
     struct budget a, b;
     struct shard s;
@@ -232,8 +271,9 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calib), cmocka_unit_test(test_sums_and_factor), cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_ranks), cmocka_unit_test(test_limit), cmocka_unit_test(test_spill),
+        cmocka_unit_test(test_calib), cmocka_unit_test(test_sums_and_factor), cmocka_unit_test(test_side),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_ranks), cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_spill),
     };
 
     return cmocka_run_group_tests_name("budget", tests, unit_begin, unit_end);
