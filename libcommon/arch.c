@@ -25,6 +25,8 @@ static const struct moe_names mixtral_moe = { .block = "block_sparse_moe", .gate
 static const struct family families[] = {
     { .type = "llama", .bias = BIAS_CONFIG, .mlp_bias = true },
     { .type = "mistral", .slide = SLIDE_ALL, .window = 4096, .kv_heads = 8 },
+    { .type = "ministral", .slide = SLIDE_TYPES, .period = ARCH_LAYERS_MAX + 1, .window = 4096, .kv_heads = 8,
+        .positions = 131072 },
     { .type = "qwen2", .bias = BIAS_QKV, .slide = SLIDE_TYPES, .gated_window = true, .window = 4096 },
     { .type = "qwen3", .bias = BIAS_CONFIG, .qk_norm = QK_HEAD, .slide = SLIDE_TYPES, .gated_window = true,
         .window = 4096, .head_dim = 128 },

@@ -29,6 +29,9 @@ def rope(kind, theta=10000.0, **more):
 
 # name: (class of the configuration, settings)
 MODELS = {
+    "llama": ("LlamaConfig", dict(head_dim=16, attention_bias=True, mlp_bias=True, **rope(
+        "llama3", 5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16))),
+    "ministral": ("MinistralConfig", dict(head_dim=16, sliding_window=4, layer_types=SLIDE)),
     "mistral": ("MistralConfig", dict(head_dim=16, sliding_window=4)),
     "qwen2": ("Qwen2Config", dict(use_sliding_window=True, sliding_window=4, max_window_layers=1,
                                   tie_word_embeddings=True)),

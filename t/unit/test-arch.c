@@ -216,7 +216,7 @@ static void
 test_refused(void **state)
 {
     (void)state;
-    refused("gpt_oss", "", "model_type \"gpt_oss\" is not supported; there are llama, mistral, qwen2");
+    refused("gpt_oss", "", "model_type \"gpt_oss\" is not supported; there are llama, mistral, ministral, qwen2");
     refused("deepseek_v3", "", "model_type \"deepseek_v3\" is not supported; there are llama, ");
     refused("llama", "\"sliding_window\":4096", "\"sliding_window\" is set, which models of type llama do not have");
     refused("llama", "\"sliding_window\":null", NULL);
