@@ -5,6 +5,7 @@
 #include "msg.h"
 #include "safetensors.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -607,6 +608,26 @@ fwd_head(struct fwd *f, struct weight **out)
     TRY(dense_want(f, name, f->arch->vocab, f->arch->hidden, &d));
     rc = f->bk->weight_pack(f->dev, out, d.data, d.dtype, f->dt, f->arch->vocab, f->arch->hidden);
     dense_free(&d);
+    return rc;
+}
+
+int
+fwd_logits(struct fwd *f, float *logits, const void *h, int rows, const struct weight *head)
+{
+    size_t count = (size_t)rows * (size_t)f->arch->vocab;
+    uint16_t *low = f->dt == DT_BF16 ? mem_alloc(count, sizeof(*low)) : NULL;
+    float scale = f->arch->logit_scale, cap = f->arch->logit_softcap;
+    int rc = f->dt == DT_BF16 && low == NULL ? RC_OS : f->bk->matmul(f->dev, low != NULL ? (void *)low : (void *)logits,
+        f->dt, h, f->dt, rows, head, NULL);
+
+    if (rc == RC_OK && low != NULL)
+        (void)dtype_to_f32(logits, low, DT_BF16, count);
+    for (size_t i = 0; rc == RC_OK && i < count; i++) {
+        logits[i] *= scale;
+        if (cap != 0)
+            logits[i] = cap * tanhf(logits[i] / cap);
+    }
+    mem_free(low);
     return rc;
 }
 

@@ -136,7 +136,9 @@ int fwd_expert_input(struct fwd *f, const struct fwd_block *b, const void *x, in
 /* After the last layer: final norm into *h (valid until the next call), for logits. */
 int fwd_final(struct fwd *f, const struct fwd_block *b, const void **h);
 int fwd_head(struct fwd *f, struct weight **out);
-/* backend nll() of the model's logits */
+/* [rows, vocab] f32, as the model gives them: of T, then scaled and capped */
+int fwd_logits(struct fwd *f, float *logits, const void *h, int rows, const struct weight *head);
+/* backend nll() of the same */
 int fwd_nll(struct fwd *f, double *nll, const void *h, int rows, const struct weight *head, const int32_t *target);
 
 #endif

@@ -22,4 +22,28 @@ for f in "$data"/arch/*/; do
     "
 done
 
+# The losses that llmc-eval prints follow from the logits that it dumps.
+for f in llama gemma2 granite; do
+    ok "$f, compressed: logits that are dumped have the losses" "
+        llmc-eval -q -m $f.out -d eval -l 20 --each --dtype float32 | sed '\$d' | cut -f 2 >want
+        llmc-eval -q -m $f.out -d eval -l 20 --dtype float32 --dump dumped
+        perl -MJSON::PP -e '\$/ = undef; open F, q(dumped); \$_ = <F>; my \$n = unpack q(Q<);
+            my \$h = decode_json(substr \$_, 8, \$n)->{logits}; my (\$rows, \$v) = @{\$h->{shape}};
+            my @x = unpack q(f<*), substr \$_, 8 + \$n + \$h->{data_offsets}[0], 4 * \$rows * \$v;
+            open I, q(eval); my @id = <I> =~ /\d+/g;
+            for my \$w (0 .. \$rows / 20 - 1) {
+                my \$sum = 0;
+                for my \$i (\$w * 20 .. \$w * 20 + 18) {
+                    my \$z = 0;
+                    \$z += exp for @x[\$i * \$v .. (\$i + 1) * \$v - 1];
+                    \$sum += log(\$z) - \$x[\$i * \$v + \$id[\$i + 1]];
+                }
+                printf qq(%.6f\n), \$sum / 19;
+            }' >got
+        paste want got
+        [ \"\$(wc -l <got)\" -eq 6 ]
+        paste want got | awk '{ d = \$1 - \$2 } d > 2e-5 || d < -2e-5 { exit 1 }'
+    "
+done
+
 done_testing

@@ -41,7 +41,7 @@ static const struct opt options[] = {
     OPT_STR(0, "backend", &cfg.backend, "name", "arithmetic: cpu, cuda, ref (default: the fastest here)"),
     OPT_FLAG(0, "each", &cfg.each, "print every window's mean log likelihood, too"),
     OPT_STR(0, "dump", &cfg.dump, "file",
-        "write hidden states of the first windows (4096 tokens) after each layer and stop"),
+        "write hidden states after each layer and logits of the first windows (4096 tokens) and stop"),
     OPT_FLAG('q', "quiet", &cfg.quiet, "no progress"),
     OPT_END
 };
@@ -252,16 +252,35 @@ score(struct eval *e, double *sum, int64_t *count)
     return rc;
 }
 
+static int
+dump_logits(struct eval *e, struct tensor *t, float **own)
+{
+    int rows = e->blocks[0].rows, vocab = e->src.arch.vocab, rc;
+    struct weight *head;
+    const void *h;
+
+    if ((*own = mem_alloc((size_t)rows * (size_t)vocab, sizeof(float))) == NULL)
+        return RC_OS;
+    *t = tensor_2d("logits", DT_F32, rows, vocab, *own);
+    TRY(fwd_head(&e->fwd, &head));
+    if ((rc = fwd_final(&e->fwd, &e->blocks[0], &h)) == RC_OK)
+        rc = fwd_logits(&e->fwd, *own, h, rows, head);
+    e->bk->weight_free(e->dev, head);
+    return rc;
+}
+
 /* hidden.0 is the embedding, hidden.N what leaves the last layer; for comparison with other implementations. */
 static int
 dump(struct eval *e)
 {
     int layers = e->src.arch.layers, width = e->src.arch.hidden, rc = RC_OK;
-    size_t n = (size_t)e->blocks[0].rows * (size_t)width;
-    struct tensor *t = mem_zalloc((size_t)layers + 1, sizeof(*t));
-    char (*names)[32] = mem_zalloc((size_t)layers + 1, sizeof(*names));
-    float **own = mem_zalloc((size_t)layers + 1, sizeof(*own));
+    size_t n = (size_t)e->blocks[0].rows * (size_t)width, count = (size_t)layers + 2;
+    struct tensor *t = mem_zalloc(count, sizeof(*t));
+    char (*names)[32] = mem_zalloc(count, sizeof(*names));
+    float **own = mem_zalloc(count, sizeof(*own));
 
+    if (t == NULL || names == NULL || own == NULL)
+        rc = RC_OS;
     for (int l = 0; l <= layers && rc == RC_OK; l++) {
         if (l > 0 && (rc = layer(e, l - 1)) != RC_OK)
             break;
@@ -272,10 +291,10 @@ dump(struct eval *e)
         (void)snprintf(names[l], sizeof(names[l]), "hidden.%d", l);
         t[l] = tensor_2d(names[l], DT_F32, e->blocks[0].rows, width, own[l]);
     }
-    if (rc == RC_OK)
-        rc = st_publish(cfg.dump, t, (size_t)layers + 1, NULL, 0);
-    for (int l = 0; l <= layers; l++)
-        mem_free(own[l]);
+    if (rc == RC_OK && (rc = dump_logits(e, &t[layers + 1], &own[layers + 1])) == RC_OK)
+        rc = st_publish(cfg.dump, t, count, NULL, 0);
+    for (size_t i = 0; own != NULL && i < count; i++)
+        mem_free(own[i]);
     mem_free(own);
     mem_free(names);
     mem_free(t);
