@@ -42,6 +42,7 @@ backend_fill(struct backend *full)
     FALL_BACK(syrk);
     FALL_BACK(cross);
     FALL_BACK(colsq);
+    FALL_BACK(distance);
     FALL_BACK(scales);
     FALL_BACK(factor);
     FALL_BACK(gptq);

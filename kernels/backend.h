@@ -140,6 +140,8 @@ struct backend {
         const int16_t *ef, const int16_t *e);
     /* diag[n] f32: sum of squares of the columns of the first chunk, by which the grid is chosen */
     int  (*colsq)(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
+    /* sums[2] = |xf - x|^2, |xf|^2 of count values; in f32 over a few hundred of them, then in f64 */
+    int  (*distance)(struct dev *dev, double *sums, const void *x, const void *xf, enum dtype dt, size_t count);
 
     /* --- GPTQ --- */
     /* scale_rows() of a whole matrix or of a range of rows (kernels/scale.h); the same bytes from every backend */

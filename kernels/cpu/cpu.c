@@ -209,6 +209,43 @@ cpu_add(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count)
     return RC_OK;
 }
 
+struct distance_job {
+    const struct ops *ops;
+    const char       *x, *xf;
+    enum dtype        dt;
+    size_t            count;
+    double          (*sums)[2]; /* by tile */
+};
+
+static void
+distance_tile(void *ctx, int tile, int worker)
+{
+    struct distance_job *j = ctx;
+    size_t at = (size_t)tile * CPU_ELEMENTS, n = j->count - at < CPU_ELEMENTS ? j->count - at : CPU_ELEMENTS;
+    size_t bytes = at * (j->dt == DT_BF16 ? 2 : 4);
+
+    (void)worker;
+    j->ops->distance(j->sums[tile], j->x + bytes, j->xf + bytes, j->dt, n);
+}
+
+static int
+cpu_distance(struct dev *dev, double *sums, const void *x, const void *xf, enum dtype dt, size_t count)
+{
+    struct distance_job j = { .ops = cpu_of(dev)->ops, .x = x, .xf = xf, .dt = dt, .count = count };
+    int tiles = element_tiles(count);
+
+    if ((j.sums = mem_alloc((size_t)tiles + 1, sizeof(*j.sums))) == NULL)
+        return RC_OS;
+    pool_run(dev->pool, tiles, distance_tile, &j);
+    sums[0] = sums[1] = 0;
+    for (int i = 0; i < tiles; i++) {
+        sums[0] += j.sums[i][0];
+        sums[1] += j.sums[i][1];
+    }
+    mem_free(j.sums);
+    return RC_OK;
+}
+
 /* --- scales by tiles of rows --- */
 
 struct scale_job {
@@ -254,6 +291,6 @@ const struct backend backend_cpu = {
     .weight_pack = cpu_weight_pack, .weight_free = cpu_weight_free, .matmul = cpu_matmul,
     .rmsnorm = cpu_rmsnorm, .rope = cpu_rope, .attention = cpu_attention, .act_mul = cpu_act_mul, .add = cpu_add,
     .nll = cpu_nll, .round_act = cpu_round_act, .range = cpu_range,
-    .syrk = cpu_syrk, .cross = cpu_cross, .colsq = cpu_colsq, .scales = cpu_scales, .factor = cpu_factor,
-    .gptq = cpu_gptq, .correction = cpu_correction, .correct = cpu_correct,
+    .syrk = cpu_syrk, .cross = cpu_cross, .colsq = cpu_colsq, .distance = cpu_distance, .scales = cpu_scales,
+    .factor = cpu_factor, .gptq = cpu_gptq, .correction = cpu_correction, .correct = cpu_correct,
 };

@@ -14,6 +14,7 @@ enum {
     OPS_LANES  = 16, /* of a reduction, and columns of a panel */
     OPS_MR     = 8,  /* rows of a micro-tile: half a panel */
     OPS_NV_MAX = 3,  /* panels across a micro-tile */
+    DISTANCE_PART = 512,
     SOFTMAX_KEYS = 128, /* of a partial sum of softmax_cols */
 };
 
@@ -46,6 +47,9 @@ struct ops {
     void (*dot)(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add);
     /* acc[j] += rne(c[j] / (ui u[j])) (ui u[j]), all factors powers of two. Exact while |sum| < 2^51 units. */
     void (*grid_add)(double *acc, const float *c, int n, double ui, const double *u);
+
+    /* sums[2] = |xf - x|^2, |xf|^2 of n values, in f32 over DISTANCE_PART of them, then in f64. */
+    void (*distance)(double *sums, const void *x, const void *xf, enum dtype dt, size_t n);
 
     /* Raises range to {-min, max} of x[n]; returns NaN if any is not finite, else 0. */
     float (*range)(float range[2], const float *x, int n);

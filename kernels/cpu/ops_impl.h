@@ -262,6 +262,47 @@ ops_grid_add(double *acc, const float *c, int n, double ui, const double *u)
     }
 }
 
+/* --- distances --- */
+
+/* n: at most DISTANCE_PART */
+static inline void
+distance_part(double *sums, const float *x, const float *xf, size_t n)
+{
+    float d[OPS_LANES] = { 0 }, s[OPS_LANES] = { 0 };
+    size_t i = 0;
+
+    for (; i + OPS_LANES <= n; i += OPS_LANES)
+        for (size_t l = 0; l < OPS_LANES; l++) {
+            d[l] += (xf[i + l] - x[i + l]) * (xf[i + l] - x[i + l]);
+            s[l] += xf[i + l] * xf[i + l];
+        }
+    for (size_t l = 0; i + l < n; l++) {
+        d[l] += (xf[i + l] - x[i + l]) * (xf[i + l] - x[i + l]);
+        s[l] += xf[i + l] * xf[i + l];
+    }
+    sums[0] += (double)lanes_sum(d);
+    sums[1] += (double)lanes_sum(s);
+}
+
+static void
+ops_distance(double *sums, const void *x, const void *xf, enum dtype dt, size_t n)
+{
+    float v[DISTANCE_PART], vf[DISTANCE_PART];
+
+    sums[0] = sums[1] = 0;
+    for (size_t at = 0; at < n; at += DISTANCE_PART) {
+        size_t part = n - at < DISTANCE_PART ? n - at : DISTANCE_PART;
+
+        if (dt != DT_BF16) {
+            distance_part(sums, (const float *)x + at, (const float *)xf + at, part);
+            continue;
+        }
+        ops_to_f32(v, (const uint16_t *)x + at, part);
+        ops_to_f32(vf, (const uint16_t *)xf + at, part);
+        distance_part(sums, v, vf, part);
+    }
+}
+
 /* --- rounding of activations --- */
 
 static float
@@ -303,6 +344,6 @@ const struct ops OPS_TABLE = {
     .name = OPS_NAME, .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add,
     .softmax = ops_softmax, .softmax_cols = ops_softmax_cols, .logsumexp = ops_logsumexp,
     .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols, .dot = ops_dot, .grid_add = ops_grid_add,
-    .range = ops_range, .round_act = ops_round_act,
+    .distance = ops_distance, .range = ops_range, .round_act = ops_round_act,
     .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
 };

@@ -161,6 +161,7 @@ int cuda_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int ro
 int cuda_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
     const int16_t *ef, const int16_t *e);
 int cuda_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n);
+int cuda_distance(struct dev *dev, double *sums, const void *x, const void *xf, enum dtype dt, size_t count);
 int cuda_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o, const float *w, int rows,
     int cols, float global_scale, float *scale, int8_t *zero);
 int cuda_factor(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp,

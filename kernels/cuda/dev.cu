@@ -450,8 +450,8 @@ const struct backend backend_cuda = {
     .weight_pack = cuda_weight_pack, .weight_free = cuda_weight_free, .matmul = cuda_matmul,
     .rmsnorm = cuda_rmsnorm, .rope = cuda_rope, .attention = cuda_attention, .act_mul = cuda_act_mul,
     .scale = cuda_scale, .add = cuda_add, .nll = cuda_nll, .round_act = cuda_round_act, .range = cuda_range,
-    .syrk = cuda_syrk, .cross = cuda_cross, .colsq = cuda_colsq, .scales = cuda_scales, .factor = cuda_factor,
-    .gptq = cuda_gptq, .correction = cuda_correction, .correct = cuda_correct,
+    .syrk = cuda_syrk, .cross = cuda_cross, .colsq = cuda_colsq, .distance = cuda_distance,
+    .scales = cuda_scales, .factor = cuda_factor, .gptq = cuda_gptq, .correction = cuda_correction, .correct = cuda_correct,
 };
 
 }

@@ -217,6 +217,15 @@ cuda_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows,
     ON_DEVICE(c, colsq_on_device(c, diag, x, dt, rows, n), c->cpu.colsq(c->host, diag, x, dt, rows, n));
 }
 
+/* A report's numbers: what they are of lies in host memory, and is read once. */
+int
+cuda_distance(struct dev *dev, double *sums, const void *x, const void *xf, enum dtype dt, size_t count)
+{
+    struct cuda *c = cuda_of(dev);
+
+    return c->cpu.distance(c->host, sums, x, xf, dt, count);
+}
+
 /* --- activations --- */
 
 static int

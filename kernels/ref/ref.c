@@ -342,6 +342,20 @@ ref_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, 
 }
 
 static int
+ref_distance(struct dev *dev, double *sums, const void *x, const void *xf, enum dtype dt, size_t count)
+{
+    (void)dev;
+    sums[0] = sums[1] = 0;
+    for (size_t i = 0; i < count; i++) {
+        double f = get(xf, dt, i), d = f - get(x, dt, i);
+
+        sums[0] += d * d;
+        sums[1] += f * f;
+    }
+    return RC_OK;
+}
+
+static int
 ref_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o, const float *w, int rows, int cols,
     float global_scale, float *scale, int8_t *zero)
 {
@@ -355,6 +369,6 @@ const struct backend backend_ref = {
     .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .matmul = ref_matmul,
     .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .scale = ref_scale,
     .add = ref_add, .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
-    .syrk = ref_syrk, .cross = ref_cross, .colsq = ref_colsq, .scales = ref_scales, .factor = ref_factor,
-    .gptq = ref_gptq, .correction = ref_correction, .correct = ref_correct,
+    .syrk = ref_syrk, .cross = ref_cross, .colsq = ref_colsq, .distance = ref_distance, .scales = ref_scales,
+    .factor = ref_factor, .gptq = ref_gptq, .correction = ref_correction, .correct = ref_correct,
 };
