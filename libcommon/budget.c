@@ -104,13 +104,15 @@ count_tokens(const struct budget_of *o, double *tokens, double *block)
     mem_free(of);
 }
 
-/* 0 behind the last step. */
+/* What waits at the widest point: blocks keep room for it. */
 static double
-pending_width(const struct budget_of *o, int step)
+pending_width(const struct budget_of *o)
 {
-    const struct step *s = &o->plan->steps[step];
+    double most = 0;
 
-    return step < o->plan->step_count ? fwd_pending(o->arch, s->layer, (enum point)s->first_point) : 0;
+    for (int l = 0; l < o->arch->layers; l++)
+        most = larger(most, larger(fwd_pending(o->arch, l, POINT_O), fwd_pending(o->arch, l, POINT_DOWN)));
+    return most;
 }
 
 /* Widest of all inputs and of what is computed beside them. */
@@ -162,19 +164,19 @@ void
 budget_calib(struct budget *b, const struct budget_of *o, const struct budget_way *way, int step, bool idle)
 {
     const struct step *s = &o->plan->steps[step];
-    double tokens, block, pairs = streams(o), size = value_bytes(o) * pairs, frames = way->slots;
+    bool both = s->end_point - s->first_point > 1 || (o->arch->layer[s->layer] & LAYER_MOE) != 0;
+    double tokens, block, size = value_bytes(o) * streams(o), frames = way->slots;
+    double weights = idle ? streams(o) - 1 : both ? streams(o) : 1; /* the original's pass fills the time of waiting */
 
     *b = (struct budget){ 0 };
     count_tokens(o, &tokens, &block);
     add_process(b, o);
     if (!way->disk) {
         budget_add(b, "hidden states", STATES, tokens * o->arch->hidden * size);
-        budget_add(b, "pending inputs", STATES, tokens * size * larger(pending_width(o, step), pending_width(o,
-            step + 1)));
+        budget_add(b, "pending inputs", STATES, tokens * size * pending_width(o));
     }
     budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o->arch, s->end_point - s->first_point));
-    if (!idle)
-        budget_add(b, "weights of a step", NULL, step_weights(o, s) * pairs);
+    budget_add(b, "weights of a step", NULL, step_weights(o, s) * weights);
     budget_add(b, "frames in shared memory", TOKENS, frames * block * widest(o->arch) * size);
 }
 

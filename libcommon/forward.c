@@ -79,16 +79,28 @@ fwd_block_free(struct fwd_block *b)
 {
     mem_free(b->tokens);
     spill_free(b->spill, b->hidden);
-    spill_free(b->spill, b->pending);
+    spill_free(b->spill, b->room);
     mem_free(b->cache);
     *b = (struct fwd_block){ 0 };
+}
+
+int
+fwd_block_wait(struct fwd_block *b, size_t bytes)
+{
+    if (b->room_bytes < bytes) {
+        spill_free(b->spill, b->room);
+        b->room = spill_alloc(b->spill, bytes, 1);
+        b->room_bytes = b->room != NULL ? bytes : 0;
+    }
+    b->pending = b->room;
+    return b->room != NULL ? RC_OK : RC_OS;
 }
 
 void
 fwd_block_idle(struct fwd_block *b)
 {
     spill_idle(b->spill, b->hidden);
-    spill_idle(b->spill, b->pending);
+    spill_idle(b->spill, b->room);
 }
 
 void
@@ -436,9 +448,7 @@ step_attn(struct fwd *f, struct fwd_block *b)
     const void *x;
 
     TRY(fwd_input(f, b, &x));
-    b->pending = spill_alloc(b->spill, cells(b, f->arch->heads * f->arch->head_dim), dtype_size(f->dt));
-    if (b->pending == NULL)
-        return RC_OS;
+    TRY(fwd_block_wait(b, cells(b, f->arch->heads * f->arch->head_dim) * dtype_size(f->dt)));
     TRY(project(f, b, x, &h));
     for (int s = 0, row = 0, n; s < b->samples; s += n) {
         for (n = 1; s + n < b->samples && b->tokens[s + n] == b->tokens[s]; n++)
@@ -487,8 +497,7 @@ step_mlp(struct fwd *f, struct fwd_block *b)
     const void *x;
 
     TRY(fwd_input(f, b, &x));
-    if ((b->pending = spill_alloc(b->spill, cells(b, width), dtype_size(f->dt))) == NULL)
-        return RC_OS;
+    TRY(fwd_block_wait(b, cells(b, width) * dtype_size(f->dt)));
     if (f->linear[ROLE_GATE_UP].w != NULL)
         return gated_fused(f, b->pending, x, b->rows, width);
     return fwd_gated(f, b->pending, &f->linear[ROLE_GATE], &f->linear[ROLE_UP], x, b->rows, width);
@@ -517,7 +526,6 @@ step_residual(struct fwd *f, struct fwd_block *b, enum role r)
         return RC_OS;
     TRY(fwd_mul(f, &f->linear[r], y, b->pending, b->rows));
     TRY(fwd_add_residual(f, b, y, r == ROLE_O ? NORM_ATTN_OUT : NORM_MLP_OUT));
-    spill_free(b->spill, b->pending);
     b->pending = NULL;
     return RC_OK;
 }

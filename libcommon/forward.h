@@ -49,6 +49,8 @@ struct fwd_block {
     enum point  point;   /* entered next */
     void       *hidden;  /* [rows, arch.hidden] of type dt */
     void       *pending; /* [rows, width of point] where fwd_pending says so, else NULL */
+    void       *room;    /* where what is pending lies, kept from step to step: clearing new pages takes seconds */
+    size_t      room_bytes;
     struct spill *spill; /* holds both; NULL: memory does */
     float      *cache;   /* [2 kv_heads, 2] -min and max of keys, then of values, of the attention last done; or NULL */
 };
@@ -108,6 +110,7 @@ void fwd_close(struct fwd *f);
 
 int  fwd_block_init(const struct fwd *f, struct fwd_block *b, const int *tokens, int samples);
 void fwd_block_free(struct fwd_block *b);
+int  fwd_block_wait(struct fwd_block *b, size_t bytes); /* makes room for what is pending; RC_OS */
 void fwd_block_idle(struct fwd_block *b); /* its turn is over for now */
 /* [rows]; RC_DATA: an id beyond the vocabulary */
 int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids);

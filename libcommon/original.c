@@ -3,6 +3,7 @@
 
 #include "mem.h"
 #include "msg.h"
+#include "stop.h"
 
 #include <string.h>
 
@@ -59,6 +60,22 @@ original_step(struct original *o, struct fwd_block *b)
 }
 
 int
+original_pass(struct original *o, int layer, int first, int end)
+{
+    int rc = original_load(o, layer, first, end);
+
+    for (int i = 0; o->on && i < o->count && rc == RC_OK; i++) {
+        if ((rc = stop_check()) != RC_OK)
+            break;
+        for (int p = first; p < end && rc == RC_OK; p++)
+            rc = original_step(o, &o->blocks[i]);
+        fwd_block_idle(&o->blocks[i]);
+    }
+    original_unload(o);
+    return rc;
+}
+
+int
 original_input(struct original *o, const struct fwd_block *b, const void **x)
 {
     *x = NULL;
@@ -92,26 +109,17 @@ original_copy(const struct fwd *f, struct fwd_block *to, const struct fwd_block 
     return RC_OK;
 }
 
-void
+int
 original_distance(const struct original *o, const struct fwd_block *b, int i, double *apart, double *size)
 {
     const struct fwd_block *f = &o->blocks[i];
     bool waits = b->pending != NULL;
     size_t width = (size_t)(waits ? fwd_pending(o->fwd.arch, o->fwd.layer, b->point) : o->fwd.arch->hidden);
-    size_t count = (size_t)b->rows * width, step = dtype_size(o->fwd.dt);
-    const char *x = waits ? b->pending : b->hidden, *xf = waits ? f->pending : f->hidden;
-    float v[256], vf[256];
+    double sums[2];
 
-    for (size_t at = 0; at < count; at += 256) {
-        size_t n = count - at < 256 ? count - at : 256;
-
-        (void)dtype_to_f32(v, x + at * step, o->fwd.dt, n);
-        (void)dtype_to_f32(vf, xf + at * step, o->fwd.dt, n);
-        for (size_t k = 0; k < n; k++) {
-            double d = (double)vf[k] - (double)v[k];
-
-            *apart += d * d;
-            *size += (double)vf[k] * (double)vf[k];
-        }
-    }
+    TRY(o->fwd.bk->distance(o->fwd.dev, sums, waits ? b->pending : b->hidden, waits ? f->pending : f->hidden, o->fwd.dt,
+        (size_t)b->rows * width));
+    *apart += sums[0];
+    *size += sums[1];
+    return RC_OK;
 }

@@ -6,7 +6,8 @@
  * routes.
  *
  *     original_open; the caller fills blocks as it does its own
- *     each step, as the first stream: original_load, original_step of every block; original_unload
+ *     each step: original_pass, which needs no weight that is compressed; or, where inputs of several points are sent
+ *     on the way, as the first stream: original_load, original_step of every block; original_unload
  */
 #ifndef LLMC_ORIGINAL_H
 #define LLMC_ORIGINAL_H
@@ -29,6 +30,8 @@ int  original_norms(struct original *o, int layer);
 int  original_load(struct original *o, int layer, int first, int end);
 void original_unload(struct original *o);
 int  original_step(struct original *o, struct fwd_block *b);
+/* All blocks through points [first, end) of a layer. RC_RETRY: told to stop. */
+int  original_pass(struct original *o, int layer, int first, int end);
 
 /* The input of b's point. */
 int  original_input(struct original *o, const struct fwd_block *b, const void **x);
@@ -41,6 +44,6 @@ int  original_copy(const struct fwd *f, struct fwd_block *to, const struct fwd_b
 
 /* How far what follows a step is from the original: sums over rows of |x_f - x|^2 and of |x_f|^2, of what waits at b's
  * point or else of the residual stream. */
-void original_distance(const struct original *o, const struct fwd_block *b, int i, double *apart, double *size);
+int  original_distance(const struct original *o, const struct fwd_block *b, int i, double *apart, double *size);
 
 #endif

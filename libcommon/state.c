@@ -106,9 +106,7 @@ state_load(struct run *run, int step, int block, struct fwd_block *b, bool origi
     if ((want[1] = fwd_pending(&run->arch, run->plan.steps[step].layer, point)) > 0) {
         if ((rc = st_get(&st, "pending", &pending)) != RC_OK || (rc = tensor_want(pending, run->dt, 2, want)) != RC_OK)
             goto out;
-        if ((b->pending = spill_alloc(b->spill, pending->bytes, 1)) == NULL)
-            rc = RC_OS;
-        else
+        if ((rc = fwd_block_wait(b, pending->bytes)) == RC_OK)
             memcpy(b->pending, pending->data, pending->bytes);
     }
     if (rc == RC_OK && point == POINT_O && run->plan.recipe->has_cache && !original)

@@ -56,6 +56,7 @@ struct calib {
     int               count;
     struct emit       emit;
     int               ahead;  /* step that was captured while the one before was propagated, or -1 */
+    int               passed; /* last step that the original's blocks are through, or -1 */
     bool              piped;  /* stdout is a pipe */
     struct spill     *spill;  /* states of blocks, where memory is short */
     double            saved;  /* when states were last written */
@@ -201,21 +202,19 @@ begin(struct calib *c, int step)
 }
 
 /* Emits block i at every point of a step of several, while it goes on from point to point. keep: where it arrives
- * becomes its state; else that stays. */
+ * becomes its state; else that stays. The original's arrives for good. */
 static int
 capture_block(struct calib *c, int step, int i, bool keep)
 {
     const struct step *s = &c->run.plan.steps[step];
-    struct fwd_block tmp = { 0 }, bf = { 0 }, *b = keep ? &c->blocks[i] : &tmp;
+    struct fwd_block tmp = { 0 }, *b = keep ? &c->blocks[i] : &tmp;
     int rc = keep ? RC_OK : original_copy(&c->fwd, &tmp, &c->blocks[i]);
 
-    if (rc == RC_OK && c->original.on)
-        rc = original_copy(&c->original.fwd, &bf, &c->original.blocks[i]);
     for (int p = s->first_point; p < s->end_point && rc == RC_OK; p++)
-        if ((rc = emit(c, step, i, b, &bf)) == RC_OK && (rc = fwd_step(&c->fwd, b)) == RC_OK)
-            rc = original_step(&c->original, &bf);
+        if ((rc = emit(c, step, i, b, original_block(c, i))) == RC_OK && (rc = fwd_step(&c->fwd, b)) == RC_OK &&
+            c->original.on)
+            rc = original_step(&c->original, &c->original.blocks[i]);
     fwd_block_free(&tmp);
-    fwd_block_free(&bf);
     return rc;
 }
 
@@ -246,6 +245,8 @@ capture(struct calib *c, int step, bool keep)
         rc = stream_end(&c->emit.out, step);
     fwd_unload(&c->fwd);
     original_unload(&c->original);
+    if (!one)
+        c->passed = step;
     if (rc == RC_OK && (c->run.arch.layer[s->layer] & LAYER_MOE) != 0 && s->end_point == POINT_COUNT)
         rc = experts_report(&c->run, &c->fwd, step);
     return rc;
@@ -265,10 +266,19 @@ can_capture_ahead(const struct calib *c, int step, int last)
     return wanted(c, step + 1);
 }
 
-static bool
-held(const struct calib *c, int i)
+/* The original's blocks through the step. They wait for nobody, so it is done while others compress its modules. */
+static int
+pass_original(struct calib *c, int step)
 {
-    return plan_block_held(&c->run.plan, c->ids[i]);
+    const struct step *s = &c->run.plan.steps[step];
+    double start = clock_seconds();
+
+    if (!c->original.on || c->passed == step)
+        return RC_OK;
+    TRY(original_pass(&c->original, s->layer, s->first_point, s->end_point));
+    c->passed = step;
+    event_emit(&c->run.log, "passed", EVENT_INT("step", step), EVENT_REAL("seconds", clock_seconds() - start));
+    return RC_OK;
 }
 
 /* All blocks through the step's modules as they stand. */
@@ -281,18 +291,16 @@ propagate(struct calib *c, int step, bool ahead)
     c->fwd.dense = c->run.plan.sequential == SEQUENTIAL_NONE ? run_source_dense : run_dense;
     TRY(load_norms(c, s->layer));
     TRY(fwd_load(&c->fwd, s->first_point, s->end_point));
-    TRY(original_load(&c->original, s->layer, s->first_point, s->end_point));
     if (ahead)
         TRY(begin(c, step + 1));
     for (int i = 0; i < c->count; i++) {
+        int held = plan_block_held(&c->run.plan, c->ids[i]);
+
         TRY(load_norms(c, s->layer));
-        for (int p = s->first_point; p < s->end_point; p++) {
+        for (int p = s->first_point; p < s->end_point; p++)
             TRY(fwd_step(&c->fwd, &c->blocks[i]));
-            if (c->original.on)
-                TRY(original_step(&c->original, &c->original.blocks[i]));
-        }
         if (c->original.on)
-            original_distance(&c->original, &c->blocks[i], i, &apart[held(c, i)], &size[held(c, i)]);
+            TRY(original_distance(&c->original, &c->blocks[i], i, &apart[held], &size[held]));
         if (ahead) {
             TRY(load_norms(c, s[1].layer));
             TRY(stop_check());
@@ -302,7 +310,6 @@ propagate(struct calib *c, int step, bool ahead)
         block_idle(c, i);
     }
     fwd_unload(&c->fwd);
-    original_unload(&c->original);
     if (c->original.on)
         event_emit(&c->run.log, "distance", EVENT_INT("step", step), EVENT_REAL("apart", apart[0]),
             EVENT_REAL("size", size[0]), EVENT_REAL("held_apart", apart[1]), EVENT_REAL("held_size", size[1]));
@@ -339,6 +346,7 @@ one_step(struct calib *c, int step, int last)
         TRY(capture(c, step, mode == SEQUENTIAL_NONE));
     captured = clock_seconds();
     if (step < last) {
+        TRY(pass_original(c, step));
         if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
             TRY(wait_step(c, step));
         if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
@@ -441,7 +449,7 @@ print_steps(const struct calib *c)
 int
 main(int argc, char *argv[])
 {
-    struct calib c = { .ahead = -1 };
+    struct calib c = { .ahead = -1, .passed = -1 };
     int rc;
 
     (void)opt_parse(&tool, argc, argv);

@@ -29,11 +29,13 @@ static const char experts[] = "{\"model_type\": \"qwen3_moe\", \"torch_dtype\": 
 
 enum { H = 4096, I = 14336, TOKENS = 512, DOWN = 3 };
 
+static bool correct;
+
 static void
 open_model(struct shard *s, const char *json, enum sequential mode, int samples)
 {
-    struct shard_opts o = { .model = "m", .scheme = "W4A16", .samples = samples, .length = 128, .min_length = 1,
-        .block_tokens = 256, .ranks = 1, .gptq = true, .config = true, .expert_tokens = 256, .sequential = mode };
+    struct shard_opts o = { .correct = correct, .model = "m", .scheme = "W4A16", .samples = samples, .length = 128,
+        .min_length = 1, .block_tokens = 256, .ranks = 1, .gptq = true, .config = true, .expert_tokens = 256, .sequential = mode };
 
     assert_int_equal(file_mkdir("m"), RC_OK);
     assert_int_equal(file_publish("m/config.json", json, strlen(json)), RC_OK);
@@ -79,6 +81,41 @@ test_calib(void **state)
     assert_true(part(&b, "hidden states") + part(&b, "pending inputs") == 0);
     assert_true(part(&b, "frames in shared memory") == 256 * I * 2.0);
     shard_close(&s);
+}
+
+/* A second stream: its states, its weights while calib waits; both weights where a step has several points. */
+static void
+test_pairs(void **state)
+{
+    struct budget_way mem = { 3, false };
+    struct budget_of of;
+    struct shard s;
+    struct budget b, one;
+
+    (void)state;
+    correct = true;
+    open_plan(&s, SEQUENTIAL_INPUT, 4);
+    of = (struct budget_of){ &s.plan, &s.arch, 0, 2 };
+    budget_calib(&b, &of, &mem, DOWN, false);
+    assert_true(part(&b, "hidden states") == 2 * TOKENS * H * 2.0);
+    assert_true(part(&b, "pending inputs") == 2 * TOKENS * I * 2.0);
+    assert_true(part(&b, "frames in shared memory") == 2 * 3 * 256 * I * 2.0);
+    budget_calib(&one, &of, &mem, DOWN, true);
+    assert_true(part(&one, "weights of a step") == part(&b, "weights of a step"));
+    assert_true(part(&b, "weights of a step") < 4 * H * 2.0 * I);
+    budget_calib(&b, &of, &mem, 0, true);
+    assert_true(part(&b, "pending inputs") == 2 * TOKENS * I * 2.0); /* room is kept */
+    budget_hessian(&b, &of, DOWN);
+    assert_true(part(&b, "sums") == (I * (I + 1.0) / 2 + I * (I + 1.0)) * 8);
+    shard_close(&s);
+
+    open_plan(&s, SEQUENTIAL_LAYER, 4);
+    of = (struct budget_of){ &s.plan, &s.arch, 0, 2 };
+    budget_calib(&b, &of, &mem, 0, false);
+    budget_calib(&one, &of, &mem, 0, true);
+    assert_true(part(&b, "weights of a step") == 2 * part(&one, "weights of a step"));
+    shard_close(&s);
+    correct = false;
 }
 
 static void
@@ -271,9 +308,9 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calib), cmocka_unit_test(test_sums_and_factor), cmocka_unit_test(test_side),
-        cmocka_unit_test(test_choice), cmocka_unit_test(test_ranks), cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_spill),
+        cmocka_unit_test(test_calib), cmocka_unit_test(test_pairs), cmocka_unit_test(test_sums_and_factor),
+        cmocka_unit_test(test_side), cmocka_unit_test(test_choice), cmocka_unit_test(test_ranks),
+        cmocka_unit_test(test_limit), cmocka_unit_test(test_spill),
     };
 
     return cmocka_run_group_tests_name("budget", tests, unit_begin, unit_end);
