@@ -35,7 +35,9 @@ void correct_close(struct correction *c);
 int correct_rows(float **out, struct run *run, const float *w, const float *m, int rows, int n);
 
 /* After GPTQ of corrected weights: logs what was lost of their outputs, and what GPTQ and plain rounding of the
- * source's own weights, with scales of their own, would have lost; the last of these in job->rtn_loss, too. */
+ * source's own weights, with scales of their own, would have lost; the last of these in job->rtn_loss, too. Both are
+ * estimates: what they lose on a sample of rows (scales_every), over what the corrected weights lose on the same rows,
+ * times the loss of all rows. */
 int correct_compare(struct gptq_job *job, struct run *run, const struct task *t, const struct correction *c,
     const float *diag);
 

@@ -6,6 +6,7 @@
 #include "msg.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Corrected weights may exceed the source's, by which the global scale of a fused group is chosen. E4M3 scales have
  * range to spare for a power of two. */
@@ -104,17 +105,45 @@ choose_ordered(struct task_weights *out, struct run *run, const struct qspec *q,
 }
 
 int
+scales_unit(const struct qspec *q)
+{
+    return q->strategy == STRATEGY_BLOCK ? q->block_rows : 1;
+}
+
+int
+scales_every(const struct qspec *q, int rows)
+{
+    int unit = scales_unit(q), every = rows / (unit > SCALES_ROWS ? unit : SCALES_ROWS);
+
+    return q->strategy == STRATEGY_TENSOR || every < 1 ? 1 : every < SCALES_SHARE ? every : SCALES_SHARE;
+}
+
+int
+scales_thin(void *out, const void *in, size_t bytes, int rows, int unit, int every)
+{
+    int n = 0;
+
+    for (int r = 0; r < rows; r++)
+        if (r / unit % every == 0)
+            memmove((char *)out + (size_t)n++ * bytes, (const char *)in + (size_t)r * bytes, bytes);
+    return n;
+}
+
+int
 scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q, const float *diag,
-    const int *order, const float *m)
+    const int *order, const float *m, int every)
 {
     const struct recipe_group *rg = &run->plan.recipe->groups[t->group];
     int rows = t->end - t->row0;
-    size_t count = (size_t)q_scale_rows(q, rows) * (size_t)q_scale_cols(q, t->cols);
     struct scale_opts o;
+    size_t count;
     float absmax;
 
     *out = (struct task_weights){ .global_scale = 1 };
     TRY(source_rows(run, t->module, t->row0, t->end, t->cols, &out->w));
+    if (every > 1)
+        rows = scales_thin(out->w, out->w, (size_t)t->cols * sizeof(*out->w), rows, scales_unit(q), every);
+    out->rows = rows;
     if (m != NULL) {
         float *w = out->w;
         int rc = correct_rows(&out->w, run, w, m, rows, t->cols);
@@ -128,6 +157,7 @@ scales_choose(struct task_weights *out, struct run *run, const struct task *t, c
             absmax *= HEADROOM;
         out->global_scale = scale_global(absmax, q->t);
     }
+    count = (size_t)q_scale_rows(q, rows) * (size_t)q_scale_cols(q, t->cols);
     out->scale = mem_alloc(count, sizeof(*out->scale));
     out->zero = q->symmetric ? NULL : mem_alloc(count, 1);
     if (out->scale == NULL || (out->zero == NULL && !q->symmetric))

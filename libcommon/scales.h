@@ -8,8 +8,12 @@
 #include "hess.h"
 #include "run.h"
 
+/* What is compared for a report alone is looked at on every so many-th row of a task, at least SCALES_ROWS of them. */
+enum { SCALES_SHARE = 8, SCALES_ROWS = 64 };
+
 struct task_weights {
-    float  *w;            /* [rows of the task, cols] exact from T; or corrected */
+    int     rows;         /* of the task, or those that were kept */
+    float  *w;            /* [rows, cols] exact from T; or corrected */
     float  *scale;        /* [q_scale_rows, q_scale_cols] as stored */
     int8_t *zero;         /* NULL: symmetric */
     int    *scale_col;    /* [cols] the group of each column; NULL: of neighbours */
@@ -18,11 +22,17 @@ struct task_weights {
 
 /* diag [cols]: what weighted searches weigh columns by; NULL: all alike. order [cols]: column at each position of the
  * factor, where groups are of columns in the order in which they are rounded, from the last position down; NULL: of
- * neighbours. RC_DATA: weights are not finite, or of another shape than the plan's. m: correct the
- * weights first (correct.h); NULL: do not. */
+ * neighbours. m: correct the weights first (correct.h); NULL: do not. every: 1, or of every so many-th row alone
+ * (scales_every). RC_DATA: weights are not finite, or of another shape than the plan's. */
 int  scales_choose(struct task_weights *out, struct run *run, const struct task *t, const struct qspec *q,
-    const float *diag, const int *order, const float *m);
+    const float *diag, const int *order, const float *m, int every);
 void scales_free(struct task_weights *w);
+
+/* How thin rows may be taken without changing what the scheme does to them: 1 if all share a scale. */
+int  scales_every(const struct qspec *q, int rows);
+/* Those rows of an array, `bytes` each: the number of them. unit: rows that share scales. out may be in. */
+int  scales_thin(void *out, const void *in, size_t bytes, int rows, int unit, int every);
+int  scales_unit(const struct qspec *q);
 
 /* Whether so many weights of the task's module are 0 that LLM Compressor 0.10 keeps them: a twentieth. */
 int scales_sparse(struct run *run, const struct task *t, bool *sparse);

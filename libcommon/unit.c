@@ -118,7 +118,7 @@ round_unit(struct run *run, struct unit *u)
     scheme_qspec(&rg->scheme, run->arch.dtype, rg->gptq && rg->scheme.v10, &q);
     if ((u->f != NULL && (rc = hfactor_make(f, run)) != RC_OK) ||
         (rc = scales_choose(&w, run, t, &q, f->diag, scheme_order_group(&rg->scheme) ? f->order : NULL,
-            f->correction.m)) != RC_OK ||
+            f->correction.m, 1)) != RC_OK ||
         (q.v10 && (rc = scales_sparse(run, t, &job.keep_zeros)) != RC_OK))
         goto out;
     if ((job.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {

@@ -48,6 +48,13 @@ ok 'every module comes nearer to the outputs of the original than GPTQ alone, an
     paste a b c | awk "!(\$1 > 0 && \$1 <= 1.05 * \$2 && \$2 < \$3) { print NR, \$0; bad = 1 }
         { s += \$1; t += \$2 } END { print s, t; exit bad || s >= 0.97 * t }"
 '
+ok 'what is said of GPTQ alone comes from an eighth of the rows, at least 64, and is the same where nothing is corrected' '
+    values one/log/llmc-gptq.0.jsonl correct compared_rows | head -n 7 | xargs >got
+    echo 64 64 64 64 96 96 64 | diff - got # of 256, 64, 64, 256, 768, 768, 256
+    paste a b | head -n 3 | awk "{ if ((\$1 / \$2 - 1) ^ 2 > 1e-14) { print; bad = 1 } } END { exit bad || NR != 3 }"
+    awk "\$1 ~ /layers.0.*[qkv]_proj/" fewer.out | cut -f4 | paste - c | head -n 3 |
+        awk "{ if (NR == 1 ? \$1 / \$2 < 0.8 || \$1 / \$2 > 1.25 : (\$1 / \$2 - 1) ^ 2 > 1e-8) { print; bad = 1 } } END { exit bad || NR != 3 }"
+'
 ok 'of nine blocks one is kept out of all sums' '
     values one/log/llmc-hessian.0.jsonl hessian rows | sort -u >got
     [ "$(cat got)" = 1024 ]

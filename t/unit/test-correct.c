@@ -2,6 +2,7 @@
 #include "../../kernels/factor.h"
 #include "../../libcommon/correct.h"
 #include "../../libcommon/mem.h"
+#include "../../libcommon/scales.h"
 #include "pair.h"
 
 #include <math.h>
@@ -434,6 +435,80 @@ test_losses(void **state)
     problem_free(&p);
 }
 
+/* --- what is reported --- */
+
+static void
+distance_case(enum dtype dt, size_t n, const char *isa, int threads, double first[2])
+{
+    size_t size = dtype_size(dt);
+    char *x = mem_alloc(n, size), *xf = mem_alloc(n, size);
+    double ref[2], cpu[2];
+    struct pair dev;
+
+    seed = 0x1234567 + n;
+    for (size_t i = 0; i < n; i++) {
+        float f = (float)uniform() * (i % 7 == 3 ? 900 : 1), v = f + 0.1f * (float)uniform();
+
+        (void)dtype_from_f32(x + i * size, &v, dt, 1);
+        (void)dtype_from_f32(xf + i * size, &f, dt, 1);
+    }
+    open_pair(&dev, isa, threads);
+    assert_int_equal(backend_ref.distance(dev.ref, ref, x, xf, dt, n), RC_OK);
+    assert_int_equal(backend_cpu.distance(dev.cpu, cpu, x, xf, dt, n), RC_OK);
+    for (int k = 0; k < 2; k++)
+        if (!(fabs(cpu[k] - ref[k]) <= 1e-6 * ref[k]))
+            fail_msg("%zu of %s: %g, want %g", n, dtype_name(dt), cpu[k], ref[k]);
+    assert_true(n == 0 || (ref[0] > 0 && ref[0] < ref[1]));
+    if (first[1] == 0)
+        memcpy(first, cpu, sizeof(cpu));
+    assert_memory_equal(first, cpu, sizeof(cpu));
+    close_pair(&dev);
+    mem_free(x);
+    mem_free(xf);
+}
+
+/* cpu as ref, with the same bytes from every instruction set and for any number of threads. */
+static void
+test_distance(void **state)
+{
+    static const size_t counts[] = { 0, 1, 2, 31, 33, 127, 511, 513, 70000, 200001 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++)
+        for (int d = 0; d < 2; d++) {
+            double first[2] = { 0 };
+
+            distance_case(d == 0 ? DT_BF16 : DT_F32, counts[i], NULL, 1, first);
+            distance_case(d == 0 ? DT_BF16 : DT_F32, counts[i], "c", 3, first);
+            distance_case(d == 0 ? DT_BF16 : DT_F32, counts[i], "avx2", 2, first);
+        }
+}
+
+/* Rows that are compared are whole units, an eighth of them or all. */
+static void
+test_thin(void **state)
+{
+    struct qspec group = { .strategy = STRATEGY_GROUP }, tensor = { .strategy = STRATEGY_TENSOR },
+        block = { .strategy = STRATEGY_BLOCK, .block_rows = 128 };
+    int rows[1000], got[1000];
+
+    (void)state;
+    for (int i = 0; i < 1000; i++)
+        rows[i] = i;
+    assert_int_equal(scales_every(&group, 1), 1);
+    assert_int_equal(scales_every(&group, 192), 3);
+    assert_int_equal(scales_every(&group, 100000), SCALES_SHARE);
+    assert_int_equal(scales_every(&tensor, 100000), 1);
+    assert_int_equal(scales_every(&block, 300), 2);
+    assert_int_equal(scales_every(&block, 100), 1);
+    assert_int_equal(scales_thin(got, rows, sizeof(int), 1000, scales_unit(&group), 8), 125);
+    for (int i = 0; i < 125; i++)
+        assert_int_equal(got[i], 8 * i);
+    assert_int_equal(scales_thin(rows, rows, sizeof(int), 1000, scales_unit(&block), 3), 3 * 128);
+    for (int i = 0; i < 3 * 128; i++)
+        assert_int_equal(rows[i], i / 128 * 3 * 128 + i % 128);
+}
+
 static void
 test_lambda(void **state)
 {
@@ -450,6 +525,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_partitions), cmocka_unit_test(test_refused), cmocka_unit_test(test_correction),
         cmocka_unit_test(test_same_inputs), cmocka_unit_test(test_losses), cmocka_unit_test(test_lambda),
+        cmocka_unit_test(test_distance), cmocka_unit_test(test_thin),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);
