@@ -97,6 +97,17 @@ fwd_block_wait(struct fwd_block *b, size_t bytes)
 }
 
 void
+fwd_block_hand_on(struct fwd_block *from, struct fwd_block *to)
+{
+    if (to == from || to->room != NULL || from->pending != NULL)
+        return;
+    to->room = from->room;
+    to->room_bytes = from->room_bytes;
+    from->room = NULL;
+    from->room_bytes = 0;
+}
+
+void
 fwd_block_idle(struct fwd_block *b)
 {
     spill_idle(b->spill, b->hidden);

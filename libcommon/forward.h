@@ -112,6 +112,7 @@ int  fwd_block_init(const struct fwd *f, struct fwd_block *b, const int *tokens,
 void fwd_block_free(struct fwd_block *b);
 int  fwd_block_wait(struct fwd_block *b, size_t bytes); /* makes room for what is pending; RC_OS */
 void fwd_block_idle(struct fwd_block *b); /* its turn is over for now */
+void fwd_block_hand_on(struct fwd_block *from, struct fwd_block *to); /* room, where nothing is pending */
 /* [rows]; RC_DATA: an id beyond the vocabulary */
 int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids);
 

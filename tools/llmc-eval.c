@@ -166,8 +166,8 @@ keep_to_memory(struct eval *e)
     for (int disk = 0; disk < 2; disk++) {
         budget_eval(&b, &of, disk == 1);
         if (cfg.dump != NULL)
-            budget_add(&b, "states to write", "fewer windows (-w)", of.block * e->src.arch.hidden *
-                (e->src.arch.layers + 1) * sizeof(float));
+            budget_add(&b, "states and logits to write", "fewer windows (-w)", of.block * (e->src.arch.hidden *
+                (e->src.arch.layers + 1.0) * 4 + e->src.arch.vocab * (e->src.dt == DT_BF16 ? 6.0 : 4.0)));
         if (budget_total(&b) > (double)limit)
             continue;
         budget_text(&b, text, sizeof(text));
@@ -210,6 +210,7 @@ layer(struct eval *e, int l)
         for (int p = 0; p < POINT_COUNT; p++)
             TRY(fwd_step(&e->fwd, &e->blocks[b]));
         fwd_block_idle(&e->blocks[b]);
+        fwd_block_hand_on(&e->blocks[b], &e->blocks[(b + 1) % e->block_count]);
     }
     fwd_unload(&e->fwd);
     return RC_OK;
