@@ -17,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SYRK_KC = 128, SYRK_PANELS = 16, SYRK_COLS = OPS_NV_MAX * OPS_LANES, SYRK_F32 = 128,
+enum { SYRK_KC = 128, SYRK_PANELS = 16, SYRK_COLS = OPS_NV_MAX * OPS_LANES, SYRK_F32 = 128, COLSQ_COLS = 64,
     FETCH_ROWS = OPS_MR / (HESS_CHUNK / 2 / SYRK_KC) /* while a chain is computed */
 };
 
@@ -209,24 +209,38 @@ cpu_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dtyp
     return products(dev, acc, xf, x, dt, rows, n, ef, e);
 }
 
+struct colsq_job {
+    const struct ops *ops;
+    float            *diag;
+    const void       *x;
+    enum dtype        dt;
+    int               rows, n;
+};
+
+static void
+colsq_tile(void *ctx, int tile, int worker)
+{
+    struct colsq_job *j = ctx;
+    size_t at = (size_t)tile * COLSQ_COLS, left = (size_t)j->n - at, n = left < COLSQ_COLS ? left : COLSQ_COLS;
+    float sum[COLSQ_COLS] = { 0 }, v[COLSQ_COLS] = { 0 };
+
+    (void)worker;
+    for (int r = 0; r < j->rows && r < HESS_CHUNK; r++, at += (size_t)j->n) {
+        if (j->dt == DT_BF16)
+            j->ops->to_f32(v, (const uint16_t *)j->x + at, n);
+        else
+            memcpy(v, (const float *)j->x + at, n * sizeof(*v));
+        for (int i = 0; i < COLSQ_COLS; i++)
+            sum[i] += v[i] * v[i];
+    }
+    memcpy(j->diag + (size_t)tile * COLSQ_COLS, sum, n * sizeof(*sum));
+}
+
 int
 cpu_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows, int n)
 {
-    const struct ops *ops = cpu_of(dev)->ops;
-    float *row = cpu_scratch(dev, 0, (size_t)n * sizeof(*row));
+    struct colsq_job j = { .ops = cpu_of(dev)->ops, .diag = diag, .x = x, .dt = dt, .rows = rows, .n = n };
 
-    if (row == NULL)
-        return RC_OS;
-    memset(diag, 0, (size_t)n * sizeof(*diag));
-    for (int r = 0; r < rows && r < HESS_CHUNK; r++) {
-        const float *v = (const float *)x + (size_t)r * (size_t)n;
-
-        if (dt == DT_BF16) {
-            ops->to_f32(row, (const uint16_t *)x + (size_t)r * (size_t)n, (size_t)n);
-            v = row;
-        }
-        for (int i = 0; i < n; i++)
-            diag[i] += v[i] * v[i];
-    }
+    pool_run(dev->pool, (n + COLSQ_COLS - 1) / COLSQ_COLS, colsq_tile, &j);
     return RC_OK;
 }
