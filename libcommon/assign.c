@@ -15,8 +15,8 @@ enum {
     PLAIN_COST = 64,  /* of a weight that is rounded without a Hessian */
 };
 
-/* Of a corrected row, over that of another: four sweeps instead of two, and the product with M. */
-static const double CORRECTED_COST = 2.5;
+/* Of a corrected row, over that of another: a sweep, three of an eighth of the rows and the product with M, not two. */
+static const double CORRECTED_COST = 1.2;
 static const double WORTH = 0.98; /* a cut must make the step so much shorter */
 
 /* A module of a step, or a part of one that keeps its cuts. */

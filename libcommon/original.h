@@ -14,6 +14,9 @@
 
 #include "run.h"
 
+/* Distances are for a report alone: of so many blocks of the sums one is looked at. */
+enum { ORIGINAL_SHARE = 8 };
+
 struct original {
     bool              on;     /* false: all functions do nothing */
     struct run       *run;

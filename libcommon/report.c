@@ -34,6 +34,24 @@ report_cell(const struct report *r, int step, int rank)
     return &r->cells[(size_t)step * (size_t)r->ranks + (size_t)rank];
 }
 
+bool
+report_distance(const struct report *r, int step, double distance[2])
+{
+    bool known = false;
+
+    for (int i = 0; i < 2; i++) {
+        double apart = 0, size = 0;
+
+        for (int k = 0; k < r->ranks; k++) {
+            apart += report_cell(r, step, k)->apart[i];
+            size += report_cell(r, step, k)->size[i];
+        }
+        distance[i] = size > 0 ? apart / size : NAN;
+        known = known || size > 0;
+    }
+    return known;
+}
+
 static double
 real_of(const json_t *obj, const char *key)
 {
@@ -79,6 +97,7 @@ cell_of(const struct report *r, const struct line *l)
     if (l->tool == CALIB && c->calib != run) {
         c->calib = run;
         c->step = c->waited = c->state = 0;
+        c->apart[0] = c->apart[1] = c->size[0] = c->size[1] = 0;
     } else if (l->tool == HESSIAN && c->hessian != run) {
         c->hessian = run;
         c->products = c->handover = c->begun = c->last = 0;
@@ -124,6 +143,15 @@ add_task(struct report *r, const struct line *l, double factor)
     (void)snprintf(out->method, sizeof(out->method), "%s", text_of(l->obj, "method"));
 }
 
+static void
+add_distance(struct report_cell *c, const struct line *l)
+{
+    c->apart[0] = or_zero(real_of(l->obj, "apart"));
+    c->size[0] = or_zero(real_of(l->obj, "size"));
+    c->apart[1] = or_zero(real_of(l->obj, "held_apart"));
+    c->size[1] = or_zero(real_of(l->obj, "held_size"));
+}
+
 /* factor: seconds of those since the last task. */
 static void
 add_line(struct report *r, const struct line *l, double *factor)
@@ -158,6 +186,8 @@ add_line(struct report *r, const struct line *l, double *factor)
         c->waited += seconds;
     else if (l->tool == CALIB && strcmp(l->event, "state") == 0)
         c->state += seconds;
+    else if (l->tool == CALIB && strcmp(l->event, "distance") == 0)
+        add_distance(c, l);
     else if (l->tool == HESSIAN && strcmp(l->event, "hessian") == 0)
         add_hessian(c, l);
     else if (l->tool == GPTQ && strcmp(l->event, "factor") == 0) {

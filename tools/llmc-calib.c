@@ -299,7 +299,7 @@ propagate(struct calib *c, int step, bool ahead)
         TRY(load_norms(c, s->layer));
         for (int p = s->first_point; p < s->end_point; p++)
             TRY(fwd_step(&c->fwd, &c->blocks[i]));
-        if (c->original.on)
+        if (c->original.on && (held || c->ids[i] % ORIGINAL_SHARE == 0))
             TRY(original_distance(&c->original, &c->blocks[i], i, &apart[held], &size[held]));
         if (ahead) {
             TRY(load_norms(c, s[1].layer));

@@ -18,7 +18,7 @@ enum { RANKS_LIST_MAX = 32 };
 
 static struct {
     const char *dir, *replay, *only;
-    bool        against, tasks, phases, steps, json;
+    bool        against, tasks, phases, steps, distance, json;
     struct replay_opts o;
     double      link, latency;
     int         tokens;
@@ -31,6 +31,7 @@ static const struct opt options[] = {
     OPT_FLAG(0, "tasks", &cfg.tasks, "a line for each task: losses, damping, seconds (default, with --phases)"),
     OPT_FLAG(0, "phases", &cfg.phases, "a line for each rank: seconds by phase, waiting"),
     OPT_FLAG(0, "steps", &cfg.steps, "a line for each step: seconds of its slowest rank"),
+    OPT_FLAG(0, "distance", &cfg.distance, "a line for each step: how far its states are from the original's (--correct)"),
     OPT_FLAG(0, "against-plan", &cfg.against, "a line for each step: predicted and measured seconds"),
     OPT_STR(0, "replay", &cfg.replay, "ranks", "what the measured tasks would take on so many ranks, as in 1,2,4"),
     OPT_INT(0, "tokens", &cfg.tokens, 1, 1 << 30, "n", "with --replay: of calibration (default: as they were)"),
@@ -257,6 +258,25 @@ add_steps(const struct report *r)
     }
 }
 
+/* Steps that no run has gone past, or whose modules aim at nothing of the original's, have no line. */
+static void
+add_distance(const struct report *r)
+{
+    for (int s = 0; s < r->p->step_count; s++) {
+        double distance[2];
+        json_t *row;
+
+        if (!report_distance(r, s, distance))
+            continue;
+        row = new_row("distance");
+        put_int(row, "step", s);
+        put_int(row, "layer", r->p->steps[s].layer);
+        put_text(row, "behind", arch_point_name((enum point)(r->p->steps[s].end_point - 1)));
+        put_real(row, "distance", distance[0], 6);
+        put_real(row, "held_out", distance[1], 6);
+    }
+}
+
 /* --- against the plan --- */
 
 struct pair {
@@ -405,6 +425,8 @@ fill(const struct report *r)
         add_phases(r);
     if (cfg.steps)
         add_steps(r);
+    if (cfg.distance)
+        add_distance(r);
     if (!cfg.against && cfg.replay == NULL)
         return RC_OK;
     TRY(model_open(&model, r->p->model));
@@ -440,7 +462,7 @@ main(int argc, char *argv[])
 
     (void)opt_parse(&tool, argc, argv);
     parse_replay();
-    if (!cfg.tasks && !cfg.phases && !cfg.steps && !cfg.against && cfg.replay == NULL)
+    if (!cfg.tasks && !cfg.phases && !cfg.steps && !cfg.distance && !cfg.against && cfg.replay == NULL)
         cfg.tasks = cfg.phases = true;
     if ((rc = plan_read(&p, cfg.dir)) != RC_OK)
         die(rc, "%s", err_text());
