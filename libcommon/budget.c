@@ -402,6 +402,17 @@ merge(struct budget *b, const struct budget *more)
     }
 }
 
+/* What a stage has freed and keeps while another works (mem_trim): all that it needed, but not much. */
+static void
+add_kept(struct budget *b, const struct budget *stage, const struct budget *process)
+{
+    double bytes = budget_total(stage) - budget_total(process);
+
+    if (bytes > 0)
+        merge(b, &(struct budget){ .part = { { "kept until its turn", NULL, bytes < MEM_IDLE ? bytes : MEM_IDLE } },
+            .count = 1 });
+}
+
 void
 budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget_way *way)
 {
@@ -419,6 +430,8 @@ budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget
         merge(&one, &hessian);
         budget_gptq(&gptq, o, s, way->side);
         merge(&one, p->sequential == SEQUENTIAL_NONE ? &gptq : &process);
+        if (p->sequential != SEQUENTIAL_NONE)
+            add_kept(&one, &gptq, &process);
         keep_worse(b, &one);
 
         /* llmc-gptq starts with the largest sum, when the others may not be in files yet. */
@@ -427,6 +440,8 @@ budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget
         one = gptq;
         merge(&one, &calib);
         merge(&one, &process);
+        budget_hessian(&hessian, o, s);
+        add_kept(&one, &hessian, &process);
         if (all > most)
             merge(&one, &(struct budget){ .part = { { "sums", INPUT, all - most } }, .count = 1 });
         keep_worse(b, &one);
