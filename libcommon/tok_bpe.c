@@ -53,13 +53,9 @@ table_size(size_t n)
 int
 bpe_letter(int byte)
 {
-    int n = 0;
-
     if ((byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174)
         return byte;
-    for (int b = 0; b < byte; b++)
-        n += !((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174);
-    return 256 + n;
+    return 256 + (byte <= 32 ? byte : byte <= 160 ? 33 + byte - 127 : 67); /* those without, counted from 0 */
 }
 
 /* A byte-level token's letters as bytes, in place; false: it has a letter that is none. */

@@ -11,7 +11,7 @@
 #include <pcre2.h>
 #include <string.h>
 
-enum { STACK_BYTES_MAX = 1 << 28 };
+enum { STACK_BYTES_MAX = 1 << 28, LETTERS = 64 };
 
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
@@ -307,10 +307,12 @@ add_piece(struct pieces *p, size_t at, size_t len, bool first)
 {
     struct piece *v;
 
-    if ((v = mem_grow(p->v, &p->cap, p->count + 1, sizeof(*v))) == NULL)
-        return RC_OS;
-    p->v = v;
-    v[p->count++] = (struct piece){ at, len, first };
+    if (p->count == p->cap) {
+        if ((v = mem_grow(p->v, &p->cap, p->count + 1, sizeof(*v))) == NULL)
+            return RC_OS;
+        p->v = v;
+    }
+    p->v[p->count++] = (struct piece){ at, len, first };
     return RC_OK;
 }
 
@@ -410,15 +412,21 @@ replace_matches(const struct split_step *st, struct pieces *p, struct buf *out)
     return rc == RC_RETRY ? RC_OK : rc;
 }
 
-/* The letters that stand for the bytes of text. */
+/* The letters that stand for len bytes of *text from `at` on; out may be that text. */
 static void
-add_letters(struct buf *out, const char *text, size_t len)
+add_letters(struct buf *out, const struct buf *text, size_t at, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        unsigned c = (unsigned)bpe_letter((unsigned char)text[i]);
-        char two[2] = { (char)(0xc0 | c >> 6), (char)(0x80 | (c & 0x3f)) }, one = (char)c;
+    char some[2 * LETTERS];
 
-        buf_add(out, c < 0x80 ? &one : two, c < 0x80 ? 1 : 2);
+    for (size_t i = 0, n = 0; i < len && !out->failed; n = 0) {
+        for (int k = 0; k < LETTERS && i < len; k++, i++) {
+            unsigned c = (unsigned)bpe_letter((unsigned char)text->s[at + i]);
+
+            if (c >= 0x80)
+                some[n++] = (char)(0xc0 | c >> 6);
+            some[n++] = (char)(c < 0x80 ? c : 0x80 | (c & 0x3f));
+        }
+        buf_add(out, some, n);
     }
 }
 
@@ -453,7 +461,7 @@ split_normalise(const struct splitter *s, const char *text, size_t len, bool fir
                 buf_puts(&tmp, st->to);
             buf_add(&tmp, p->text.s, p->text.len);
         } else if (st->kind == SPLIT_LETTERS) {
-            add_letters(&tmp, p->text.s, p->text.len);
+            add_letters(&tmp, &p->text, 0, p->text.len);
         } else {
             rc = replace_matches(st, p, &tmp);
         }
@@ -527,13 +535,9 @@ split_regex(const struct split_step *st, struct pieces *p, const struct piece *i
 static int
 letters(struct pieces *p, const struct piece *in)
 {
-    struct buf b = { 0 };
     size_t at = p->text.len;
 
-    add_letters(&b, p->text.s + in->at, in->len);
-    buf_add(&p->text, b.s, b.len);
-    p->text.failed |= b.failed;
-    buf_free(&b);
+    add_letters(&p->text, &p->text, in->at, in->len);
     return buf_ok(&p->text) ? add_piece(p, at, p->text.len - at, in->first) : RC_OS;
 }
 
