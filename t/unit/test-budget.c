@@ -87,7 +87,7 @@ test_calib(void **state)
 static void
 test_pairs(void **state)
 {
-    struct budget_way mem = { 3, false };
+    struct budget_way mem = { 3, false, false };
     struct budget_of of;
     struct shard s;
     struct budget b, one;
