@@ -61,17 +61,11 @@ alone(const struct task *t)
     return t->point == POINT_DOWN && strstr(t->module, ".experts.") != NULL;
 }
 
-static bool
-corrected(const struct plan *p, const struct task *t)
-{
-    return by_hessian(p, t) && p->recipe->groups[t->group].correct;
-}
-
 /* A correction wants a factor of its own, and two triangular solves with n right-hand sides, of n^3 / 2 each. */
 double
 assign_input_cost(const struct plan *p, const struct task *t)
 {
-    return assign_factor_cost(t->cols) * (corrected(p, t) ? 5 : 1);
+    return assign_factor_cost(t->cols) * (plan_task_corrected(p, t) ? 5 : 1);
 }
 
 double
@@ -79,7 +73,7 @@ assign_rows_cost(const struct plan *p, const struct task *t)
 {
     double weights = (double)(t->end - t->row0) * t->cols;
 
-    return weights * (by_hessian(p, t) ? t->cols * (corrected(p, t) ? CORRECTED_COST : 1) : PLAIN_COST);
+    return weights * (by_hessian(p, t) ? t->cols * (plan_task_corrected(p, t) ? CORRECTED_COST : 1) : PLAIN_COST);
 }
 
 /* --- blocks --- */

@@ -264,7 +264,7 @@ task_budget(struct budget *b, const struct budget_of *o, const struct task *t)
     sweep = squares(n, GPTQ_BLOCK) + rows_bytes(rows, n) + o->threads * n * GPTQ_TILES * 16 * 5;
     if (g->scheme.v10)
         sweep = larger(sweep, (double)t->rows * n * 4 + rows_bytes(rows, n));
-    if (g->correct) { /* M, and the factor that it is made with; later W* beside W */
+    if (plan_task_corrected(o->plan, t)) { /* M, and the factor that it is made with; later W* beside W */
         budget_add(b, "correction", NULL, n * n * 4);
         factorise = larger(factorise, squares(n, FACTOR_TILE) + n * n * 4);
         sweep += rows * n * 4;

@@ -96,7 +96,8 @@ fill(struct hfactor *f, struct run *run, const struct hess *h)
         return RC_OK;
     TRY(factor_order(f->order, h->sum, rg->actorder, h->n));
     TRY(factorise(f, run, h, rg));
-    return rg->correct && !f->failed ? correct_open(&f->correction, run, h, f->t->name, rg->correct_lambda) : RC_OK;
+    return f->failed || !plan_task_corrected(&run->plan, f->t) ? RC_OK :
+        correct_open(&f->correction, run, h, f->t->name, rg->correct_lambda);
 }
 
 int

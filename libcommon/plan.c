@@ -201,13 +201,22 @@ plan_point_range(const struct plan *p, int step, enum point point)
 }
 
 bool
+plan_task_corrected(const struct plan *p, const struct task *t)
+{
+    const struct recipe_group *g = plan_task_cache(t) ? NULL : &p->recipe->groups[t->group];
+    enum point point = arch_point_base(t->point);
+
+    return g != NULL && g->gptq && (g->correct == CORRECT_ALL ||
+        (g->correct == CORRECT_RESIDUAL && (point == POINT_O || point == POINT_DOWN)));
+}
+
+bool
 plan_point_pairs(const struct plan *p, int step, enum point point)
 {
     const struct step *s = &p->steps[step];
 
     for (int i = s->first_task; i < s->end_task; i++)
-        if (p->tasks[i].point == point && !plan_task_cache(&p->tasks[i]) &&
-            p->recipe->groups[p->tasks[i].group].correct)
+        if (p->tasks[i].point == point && plan_task_corrected(p, &p->tasks[i]))
             return true;
     return false;
 }

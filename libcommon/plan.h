@@ -109,6 +109,7 @@ bool plan_task_inputs(const struct plan *p, const struct task *t);        /* inp
 bool plan_task_waits(const struct plan *p, const struct task *t);         /* either */
 bool plan_point_sum(const struct plan *p, int step, enum point point);    /* some task needs the Hessian */
 bool plan_point_range(const struct plan *p, int step, enum point point);  /* some task needs ranges */
+bool plan_task_corrected(const struct plan *p, const struct task *t); /* it aims at the original's outputs */
 /* Inputs come in pairs with the original's: some task of the point, some task at all. */
 bool plan_point_pairs(const struct plan *p, int step, enum point point);
 bool plan_pairs(const struct plan *p);

@@ -246,8 +246,10 @@ group_json(const struct recipe_group *g, json_t **out)
         g->scheme.name, "gptq", (int)g->gptq, "actorder", (int)g->actorder, "dampening_frac",
         g->dampening_frac, "block_size", g->block_size, "weight_observer_kwargs", g->weight_kwargs,
         "input_observer_kwargs", g->input_kwargs, "config", config);
-    if (*out != NULL && g->correct)
+    if (*out != NULL && g->correct != CORRECT_NONE) {
+        (void)json_object_set_new(*out, "correct", json_string(recipe_correct_name(g->correct)));
         (void)json_object_set_new(*out, "correct_lambda", json_real(g->correct_lambda));
+    }
     return *out != NULL ? RC_OK : err_set(RC_OS, "out of memory");
 }
 
@@ -664,7 +666,7 @@ bool
 recipe_corrects(const struct recipe *r)
 {
     for (int i = 0; i < r->group_count; i++)
-        if (r->groups[i].correct)
+        if (r->groups[i].correct != CORRECT_NONE)
             return true;
     return false;
 }

@@ -32,6 +32,11 @@ struct recipe_entry {
     bool         used; /* some module matched it */
 };
 
+/* Which modules aim at the original's outputs (correct.h): none, those that add to the residual stream, all. */
+enum recipe_correct { CORRECT_NONE, CORRECT_RESIDUAL, CORRECT_ALL };
+
+const char *recipe_correct_name(enum recipe_correct c);
+
 struct recipe_group {
     char                *name;   /* "group_0" */
     struct scheme        scheme; /* without weights (UNQUANTIZED): its modules are left alone */
@@ -43,7 +48,7 @@ struct recipe_group {
     bool                 actorder; /* columns by descending diagonal */
     double               dampening_frac;
     int                  block_size;
-    bool                 correct;  /* towards the original's outputs (correct.h) */
+    enum recipe_correct  correct;
     double               correct_lambda;
 };
 

@@ -26,7 +26,8 @@ struct modifier {
     enum actorder   actorder;
     double          damp;
     int64_t         block;
-    bool            bypass, correct;
+    bool            bypass;
+    enum recipe_correct correct;
     double          lambda; /* of correct; negative: not given */
 };
 
@@ -154,13 +155,26 @@ read_damp(struct modifier *m, const char *key, const json_t *v)
     return read_number(key, v, &m->damp);
 }
 
+static const char *const correct_names[] = { "none", "residual", "all" };
+
+const char *
+recipe_correct_name(enum recipe_correct c)
+{
+    return correct_names[c];
+}
+
 static int
 read_correct(struct modifier *m, const char *key, const json_t *v)
 {
-    m->correct = json_is_true(v);
-    if (m->correct && m->rd->r->v10)
-        return err_set(RC_DATA, "%s does not go with --compat 0.10", key);
-    return json_is_boolean(v) ? RC_OK : err_set(RC_DATA, "%s is not true or false", key);
+    const char *s = json_is_true(v) ? correct_names[RECIPE_CORRECT] : json_is_false(v) ? correct_names[CORRECT_NONE] :
+        json_string_value(v);
+
+    for (int i = CORRECT_NONE; i <= CORRECT_ALL; i++)
+        if (s != NULL && strcmp(s, correct_names[i]) == 0) {
+            m->correct = (enum recipe_correct)i;
+            return i != CORRECT_NONE && m->rd->r->v10 ? err_set(RC_DATA, "%s does not go with --compat 0.10", key) : RC_OK;
+        }
+    return err_set(RC_DATA, "%s is not true, false, residual or all", key);
 }
 
 static int
@@ -270,9 +284,9 @@ read_args(struct modifier *m, const json_t *given)
         if (!json_is_null(v) || args[i].read == read_actorder)
             TRY(args[i].read(m, key, v));
     }
-    if (m->lambda >= 0 && !m->correct)
+    if (m->lambda >= 0 && m->correct == CORRECT_NONE)
         return err_set(RC_DATA, "correct_lambda without correct: true");
-    if (m->correct && m->lambda < 0)
+    if (m->correct != CORRECT_NONE && m->lambda < 0)
         m->lambda = RECIPE_LAMBDA;
     if (m->targets == NULL && (m->targets = json_pack("[s]", "Linear")) == NULL)
         return err_set(RC_OS, "out of memory");
@@ -315,7 +329,7 @@ finish_group(const struct modifier *m, struct recipe_group *g)
     g->dampening_frac = m->damp;
     g->block_size = (int)m->block;
     g->correct = m->correct;
-    g->correct_lambda = m->correct ? m->lambda : 0;
+    g->correct_lambda = m->correct != CORRECT_NONE ? m->lambda : 0;
     if (m->observers[0] != NULL)
         TRY(scheme_set(&g->scheme.weights, "observer", m->observers[0]));
     if (m->observers[1] != NULL && g->scheme.has_input)
@@ -487,8 +501,8 @@ save_args(struct modifier *m)
         (void)json_object_set_new(a, "block_size", json_integer(m->block));
         (void)json_object_set_new(a, "dampening_frac", json_real(m->damp));
     }
-    if (m->correct) {
-        (void)json_object_set_new(a, "correct", json_true());
+    if (m->correct != CORRECT_NONE) {
+        (void)json_object_set_new(a, "correct", json_string(correct_names[m->correct]));
         (void)json_object_set_new(a, "correct_lambda", json_real(m->lambda));
     }
     if (m->ordered)

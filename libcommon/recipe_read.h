@@ -6,6 +6,7 @@
 #include "yaml.h"
 
 #define RECIPE_DAMPENING 0.01
+#define RECIPE_CORRECT   CORRECT_RESIDUAL /* what "true" is */
 #define RECIPE_LAMBDA    0.3
 
 enum { RECIPE_BLOCK = 128, RECIPE_BLOCK_MAX = 1 << 20 };

@@ -31,28 +31,46 @@ llmc pipeline -C fewer -q >fewer.out
 plan one 1 -s W4A16 -g 32 --correct
 llmc pipeline -C one -q >one.out
 out one >one.sums
+cat >all.yaml <<'EOF'
+s_stage:
+  q_modifiers:
+    GPTQModifier:
+      ignore: [lm_head]
+      weight_observer: imatrix_mse
+      correct: all
+      config_groups:
+        a: { targets: [Linear], weights: { num_bits: 4, type: int, symmetric: true, strategy: group, group_size: 32 } }
+EOF
+plan all 1 -r all.yaml
+llmc pipeline -C all -q >all.out
 ok 'all modules are through' '[ "$(grep -c . one.sums)" -ge 4 ] && [ -z "$(find one/weights -type l)" ]'
-ok 'the first step has nothing to make up for, the others have' '
+ok 'where all modules are corrected the first step has nothing to make up for, the others have' '
     awk "\$1 ~ /layers.0.*[qkv]_proj/" fewer.out | cut -f1,3 >a
-    awk "\$1 ~ /layers.0.*[qkv]_proj/" one.out | cut -f1,3 >b
+    awk "\$1 ~ /layers.0.*[qkv]_proj/" all.out | cut -f1,3 >b
     [ "$(grep -c . a)" -eq 3 ] && diff a b
     awk "\$1 !~ /layers.0.*[qkv]_proj/" fewer.out | cut -f1,3 >a
-    awk "\$1 !~ /layers.0.*[qkv]_proj/" one.out | cut -f1,3 >b
+    awk "\$1 !~ /layers.0.*[qkv]_proj/" all.out | cut -f1,3 >b
     paste a b | awk "\$2 == \$4 { print; bad = 1 } END { exit bad || NR != 11 }"
 '
-ok 'every module comes nearer to the outputs of the original than GPTQ alone, and that nearer than plain rounding' '
-    values one/log/llmc-gptq.0.jsonl correct loss >a
-    values one/log/llmc-gptq.0.jsonl correct uncorrected_loss >b
-    values one/log/llmc-gptq.0.jsonl correct rtn_loss >c
-    [ "$(grep -c . a)" -eq 14 ]
-    paste a b c | awk "!(\$1 > 0 && \$1 <= 1.05 * \$2 && \$2 < \$3) { print NR, \$0; bad = 1 }
-        { s += \$1; t += \$2 } END { print s, t; exit bad || s >= 0.97 * t }"
+ok '--correct is for modules that add to the residual stream' '
+    grep -c "\"event\": \"correct\"" one/log/llmc-gptq.0.jsonl all/log/llmc-gptq.0.jsonl | xargs >got
+    echo one/log/llmc-gptq.0.jsonl:4 all/log/llmc-gptq.0.jsonl:14 | diff - got
+    sed -n "s/.*event\": \"correct\".*task\": \"\([^\"]*\)\".*/\1/p" one/log/llmc-gptq.0.jsonl | grep -c "[no]_proj$" | grep -qx 4
+    sed "s/correct: all/correct: residual/" all.yaml >residual.yaml
+    plan res 1 -r residual.yaml && llmc pipeline -C res -q | cut -f1,3 >a && cut -f1,3 one.out | diff a -
 '
+for d in one all; do
+    ok "modules come nearer to the outputs of the original than GPTQ alone, and that nearer than plain rounding: $d" "
+        for k in loss uncorrected_loss rtn_loss; do values $d/log/llmc-gptq.0.jsonl correct \$k >\$k; done
+        paste loss uncorrected_loss rtn_loss | awk '!(\$1 > 0 && \$1 <= 1.05 * \$2 && \$2 < \$3) { print NR, \$0; bad = 1 }
+            { s += \$1; t += \$2 } END { print s, t; exit bad || s >= 0.97 * t }'
+    "
+done
 ok 'what is said of GPTQ alone comes from an eighth of the rows, at least 64, and is the same where nothing is corrected' '
-    values one/log/llmc-gptq.0.jsonl correct compared_rows | head -n 7 | xargs >got
+    values all/log/llmc-gptq.0.jsonl correct compared_rows | head -n 7 | xargs >got
     echo 64 64 64 64 96 96 64 | diff - got # of 256, 64, 64, 256, 768, 768, 256
-    paste a b | head -n 3 | awk "{ if ((\$1 / \$2 - 1) ^ 2 > 1e-14) { print; bad = 1 } } END { exit bad || NR != 3 }"
-    awk "\$1 ~ /layers.0.*[qkv]_proj/" fewer.out | cut -f4 | paste - c | head -n 3 |
+    paste loss uncorrected_loss | head -n 3 | awk "{ if ((\$1 / \$2 - 1) ^ 2 > 1e-14) { print; bad = 1 } } END { exit bad || NR != 3 }"
+    awk "\$1 ~ /layers.0.*[qkv]_proj/" fewer.out | cut -f4 | paste - rtn_loss | head -n 3 |
         awk "{ if (NR == 1 ? \$1 / \$2 < 0.8 || \$1 / \$2 > 1.25 : (\$1 / \$2 - 1) ^ 2 > 1e-8) { print; bad = 1 } } END { exit bad || NR != 3 }"
 '
 ok 'of nine blocks one is kept out of all sums' '
@@ -79,7 +97,7 @@ ok 'and llmc-report prints it' '
 ok 'the checkpoint does not differ in form' '
     out plain >/dev/null && mv out plain.dir && out one >/dev/null
     cmp plain.dir/config.json out/config.json && cmp plain.dir/recipe.yaml out/recipe.yaml && echo "it is not in the recipe" && exit 1
-    grep -q "correct: true" out/recipe.yaml
+    grep -q "correct: residual" out/recipe.yaml
 '
 ok 'the model is better for it, on text that was not calibrated with' '
     ids 256 64 >many
@@ -163,13 +181,13 @@ for s in W4A16_ASYM W8A8 NVFP4A16 NVFP4 MXFP4A16 FP8 FP8_BLOCK W3A16; do
         rm -rf s && plan s 1 -s $s --correct && llmc pipeline -C s -q >/dev/null && out s >/dev/null
         values s/log/llmc-gptq.0.jsonl correct loss >a
         values s/log/llmc-gptq.0.jsonl correct uncorrected_loss >b
-        paste a b | awk '{ s += \$1; t += \$2 } END { print s, t; exit NR != 14 || s > t }'
+        paste a b | awk '{ s += \$1; t += \$2 } END { print s, t; exit NR != 4 || s > t }'
     "
 done
 ok '--sequential layer' '
     rm -rf s && plan s 1 -s W4A16 -g 32 --correct --sequential layer && llmc pipeline -C s -q >/dev/null && out s >/dev/null
     values s/log/llmc-gptq.0.jsonl correct distance >a
-    awk "{ if (NR <= 7 && \$1 > 1e-5) bad = 1; s += \$1 } END { exit bad || NR != 14 || s <= 0 }" a
+    awk "{ if (NR <= 2 && \$1 > 1e-5) bad = 1; s += \$1 } END { exit bad || NR != 4 || s <= 0 }" a
 '
 family stacked moe
 tokens 24 24 >moe.ids
@@ -178,7 +196,7 @@ for e in all routed; do
         llmc run moe -s W4A16 -g 16 --correct --experts $e --expert-tokens 16 -d moe.ids -n 24 -l 24 -q --keep -o moe.$e >tasks
         values moe.$e.work/log/llmc-gptq.0.jsonl correct loss >a
         values moe.$e.work/log/llmc-gptq.0.jsonl correct uncorrected_loss >b
-        paste a b | awk '{ s += \$1; t += \$2 } END { print NR, s, t; exit NR < 30 || s > t }'
+        paste a b | awk '{ s += \$1; t += \$2 } END { print NR, s, t; exit NR < 12 || s > t }'
         llmc-pack --check moe.$e --against moe
     "
 done
@@ -201,7 +219,7 @@ ok 'a recipe may correct some modules' '
     plan part 1 -r part.yaml && llmc pipeline -C part -q >/dev/null && out part >/dev/null
     [ "$(values part/log/llmc-gptq.0.jsonl correct lambda | sort -u)" = 1.3333333333333333 ] ||
         values part/log/llmc-gptq.0.jsonl correct lambda | sort | uniq -c
-    [ "$(values part/log/llmc-gptq.0.jsonl correct loss | grep -c .)" -eq 6 ]
+    [ "$(values part/log/llmc-gptq.0.jsonl correct loss | grep -c .)" -eq 2 ]
 '
 
 # --- what is refused ---
@@ -218,12 +236,12 @@ bad 65 'a lambda that is negative' 'bad.yaml: line 6: .*correct_lambda is negati
 bad 65 'a lambda that is no number' 'correct_lambda is not a number' 'correct_lambda: high'
 sed '/correct: true/d' part.yaml >bad.yaml
 refused 65 'a lambda for nothing' 'correct_lambda without correct: true' 'llmc-shard -C w -m small -d ids -r bad.yaml'
-sed 's/correct: true/correct: 1/; /correct_lambda/d' part.yaml >bad.yaml
-refused 65 'a switch that is none' 'correct is not true or false' 'llmc-shard -C w -m small -d ids -r bad.yaml'
+sed 's/correct: true/correct: some/; /correct_lambda/d' part.yaml >bad.yaml
+refused 65 'a switch that is none' 'correct is not true, false, residual or all' 'llmc-shard -C w -m small -d ids -r bad.yaml'
 ok 'a stream without the other half of pairs' '
     plan half 1 -s W4A16 -g 32
     plan pair 1 -s W4A16 -g 32 --correct
-    llmc-calib -C half -s 0 -q >x
+    llmc-calib -C half -s 1 -q >x
     a=$(sed -n "s/.*\"fingerprint\": \"\([0-9a-f]*\)\".*/\1/p" half/plan.json)
     b=$(sed -n "s/.*\"fingerprint\": \"\([0-9a-f]*\)\".*/\1/p" pair/plan.json)
     perl -pe "s/$a/$b/g" <x >y
