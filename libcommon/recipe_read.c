@@ -172,7 +172,8 @@ read_correct(struct modifier *m, const char *key, const json_t *v)
     for (int i = CORRECT_NONE; i <= CORRECT_ALL; i++)
         if (s != NULL && strcmp(s, correct_names[i]) == 0) {
             m->correct = (enum recipe_correct)i;
-            return i != CORRECT_NONE && m->rd->r->v10 ? err_set(RC_DATA, "%s does not go with --compat 0.10", key) : RC_OK;
+            return i == CORRECT_NONE || !m->rd->r->v10 ? RC_OK :
+                err_set(RC_DATA, "%s does not go with --compat 0.10", key);
         }
     return err_set(RC_DATA, "%s is not true, false, residual or all", key);
 }

@@ -28,7 +28,7 @@ struct report_cell {
     double lag, reduce, hidden;    /* others begin later; after that; of it, inside a task */
     double compress, factor, publish, state; /* publish: within compress */
     double first_task, last_task;  /* moments */
-    double apart[2], size[2];      /* |x_f - x|^2 and |x_f|^2 behind the step: of blocks in the sums, of those kept out */
+    double apart[2], size[2];      /* |x_f - x|^2, |x_f|^2 behind the step: of blocks in the sums, of those kept out */
 };
 
 struct report_rank {
@@ -51,8 +51,8 @@ int  report_read(struct report *r, const struct plan *p);
 void report_free(struct report *r);
 
 struct report_cell *report_cell(const struct report *r, int step, int rank);
-/* |x_f - x|^2 over |x_f|^2 behind a step, of all ranks: of blocks in the sums, of those kept out (NAN: none). false: the
- * log has neither. */
+/* |x_f - x|^2 over |x_f|^2 behind a step, of all ranks: of blocks in the sums, of those kept out (NAN: none). false:
+ * the log has neither. */
 bool report_distance(const struct report *r, int step, double distance[2]);
 
 #endif

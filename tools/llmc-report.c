@@ -31,7 +31,7 @@ static const struct opt options[] = {
     OPT_FLAG(0, "tasks", &cfg.tasks, "a line for each task: losses, damping, seconds (default, with --phases)"),
     OPT_FLAG(0, "phases", &cfg.phases, "a line for each rank: seconds by phase, waiting"),
     OPT_FLAG(0, "steps", &cfg.steps, "a line for each step: seconds of its slowest rank"),
-    OPT_FLAG(0, "distance", &cfg.distance, "a line for each step: how far its states are from the original's (--correct)"),
+    OPT_FLAG(0, "distance", &cfg.distance, "a line for each step: how far its states are from the original's"),
     OPT_FLAG(0, "against-plan", &cfg.against, "a line for each step: predicted and measured seconds"),
     OPT_STR(0, "replay", &cfg.replay, "ranks", "what the measured tasks would take on so many ranks, as in 1,2,4"),
     OPT_INT(0, "tokens", &cfg.tokens, 1, 1 << 30, "n", "with --replay: of calibration (default: as they were)"),

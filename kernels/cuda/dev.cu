@@ -451,7 +451,8 @@ const struct backend backend_cuda = {
     .rmsnorm = cuda_rmsnorm, .rope = cuda_rope, .attention = cuda_attention, .act_mul = cuda_act_mul,
     .scale = cuda_scale, .add = cuda_add, .nll = cuda_nll, .round_act = cuda_round_act, .range = cuda_range,
     .syrk = cuda_syrk, .cross = cuda_cross, .colsq = cuda_colsq, .distance = cuda_distance,
-    .scales = cuda_scales, .factor = cuda_factor, .gptq = cuda_gptq, .correction = cuda_correction, .correct = cuda_correct,
+    .scales = cuda_scales, .factor = cuda_factor, .gptq = cuda_gptq, .correction = cuda_correction,
+    .correct = cuda_correct,
 };
 
 }
