@@ -111,6 +111,17 @@ ok 'and one by one where memory is short' '
     codes routed >want
     codes alone | diff want -
 '
+ok 'a line that comes twice is one task' '
+    rm -rf twice.work
+    cp -a routed.work twice.work
+    for e in 0 1 2 3; do
+        line="model.layers.0.mlp.experts.$e.down_proj	$(pwd)/twice.work/hessian/3/down.$e.safetensors"
+        printf "%s\n%s\n" "$line" "$line"
+    done >in
+    llmc-gptq -C twice.work -q --again -j 2 -m "*.0.mlp.experts.[0-3].down_proj" <in >lines
+    cat lines
+    [ "$(cut -f 1 lines | sort -u | wc -l)" -eq 4 ] && [ "$(wc -l <lines)" -eq 4 ]
+'
 for s in TERM INT USR1; do
     ok "$s: those that are begun are finished and published, and no others begun" "
         rm -rf told.work struck

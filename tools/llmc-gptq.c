@@ -47,7 +47,7 @@ struct gptq {
     struct hfactor *f;       /* [threads], or one; modules that share an input share one */
     struct unit    *unit;    /* [SIDE_UNITS threads], or one */
     int             units, factors, units_max;
-    bool           *seen;    /* by task: tried in this run */
+    bool           *seen;    /* by task: taken in this run */
     struct progress progress;
     bool            told;    /* an earlier stage has said why tasks are left */
     char            lines[LINES_MAX + 1]; /* of stdin, which are not read yet */
@@ -156,7 +156,6 @@ flush(struct gptq *g)
 
         if (!u->begun) /* a signal came before */
             continue;
-        g->seen[u->t - g->run.plan.tasks] = true;
         if (u->method != NULL)
             report(g, u);
         worst = rc_worse(worst, u->rc);
@@ -200,6 +199,7 @@ take(struct gptq *g, const struct task *t, const char *path)
         rc = flush(g);
     if (factor && f == NULL)
         f = factor_place(g, t, path);
+    g->seen[t - g->run.plan.tasks] = true;
     g->unit[g->units] = (struct unit){ .t = t, .f = f };
     (void)snprintf(g->unit[g->units++].path, PATH_MAX, "%s", path != NULL ? path : "");
     return side && g->units < g->units_max ? rc : rc_worse(rc, flush(g));
