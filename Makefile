@@ -48,6 +48,7 @@ KERNELS = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard kernels/*.c kernels/ref/*.c 
 TOOLS   = $(patsubst tools/%.c,%,$(sort $(wildcard tools/*.c)))
 SCRIPTS = llmc
 UNITS   = $(patsubst t/unit/%.c,$(B)/t/%,$(sort $(wildcard t/unit/test-*.c)))
+HOST_UNITS = $(B)/t/test-cuda $(B)/t/test-cuda-forward
 BENCHES = $(patsubst t/bench/%.c,$(B)/t/%,$(sort $(wildcard t/bench/bench-*.c)))
 PROGS   = $(TOOLS:%=$(B)/bin/%) $(SCRIPTS:%=$(B)/bin/%)
 SOURCES = $(sort $(wildcard tools/*.c libcommon/*.c libcommon/*.h kernels/*.c kernels/*.h kernels/*/*.c kernels/*/*.h \
@@ -157,11 +158,11 @@ $(B)/t/cuda-host/%.o: t/cuda-host/%.cc Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(ALLCXX) -It/cuda-host/include -MMD -MP -c -o $@ $<
 
-$(B)/t/llmc-cuda-host.so: $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/cu/%.o) $(B)/t/cuda-host/cuda.o
+$(B)/t/llmc-cuda-host.so: $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/cu/%.o) $(B)/t/cuda-host/cuda.o $(B)/t/cuda-host/ipc.o
 	@mkdir -p $(@D)
 	$(CXX) $(ALLCXX) $(LDFLAGS) -shared -o $@ $^
 
-$(B)/t/llmc-nccl-host.so: $(B)/t/cuda-host/cu/nccl.o $(B)/t/cuda-host/nccl.o $(B)/t/cuda-host/cuda.o
+$(B)/t/llmc-nccl-host.so: $(B)/t/cuda-host/cu/nccl.o $(B)/t/cuda-host/nccl.o $(B)/t/cuda-host/cuda.o $(B)/t/cuda-host/ipc.o
 	@mkdir -p $(@D)
 	$(CXX) $(ALLCXX) $(LDFLAGS) -shared -o $@ $^
 
@@ -197,8 +198,8 @@ torture-ranks: deps
 
 # The cuda backend on a stand-in of its libraries; SAN=1: under sanitizers.
 check-cuda-host: deps
-	@$(MAKE) --no-print-directory -j2 progs $(B)/t/test-cuda $(B)/t/fail.so $(HOST_SO)
-	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(B)/t/test-cuda t/7100-cuda-host.t t/7200-nccl-host.t
+	@$(MAKE) --no-print-directory -j2 progs $(HOST_UNITS) $(B)/t/fail.so $(HOST_SO)
+	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(HOST_UNITS) t/7100-cuda-host.t t/7200-nccl-host.t
 
 # On a device: the same tests against the real libraries, then whole runs, then under compute-sanitizer.
 check-cuda: all

@@ -29,6 +29,19 @@ static char note[256];
 void
 backend_fill(struct backend *full)
 {
+    FALL_BACK(alloc);
+    FALL_BACK(release);
+    FALL_BACK(holds);
+    FALL_BACK(copy);
+    FALL_BACK(zero);
+    FALL_BACK(share_make);
+    FALL_BACK(share_open);
+    FALL_BACK(share_put);
+    FALL_BACK(share_get);
+    FALL_BACK(share_close);
+    FALL_BACK(gather);
+    FALL_BACK(add_rows);
+    FALL_BACK(weight_fits);
     FALL_BACK(matmul);
     FALL_BACK(rmsnorm);
     FALL_BACK(rope);
@@ -48,6 +61,17 @@ backend_fill(struct backend *full)
     FALL_BACK(gptq);
     FALL_BACK(correction);
     FALL_BACK(correct);
+}
+
+void
+backend_gptq(const struct backend *bk, struct dev *dev, struct gptq_job *const *jobs, int count, int *rc)
+{
+    if (bk->gptq_batch != NULL) {
+        bk->gptq_batch(dev, jobs, count, rc);
+        return;
+    }
+    for (int i = 0; i < count; i++)
+        rc[i] = bk->gptq(dev, jobs[i]);
 }
 
 /* --- cuda --- */

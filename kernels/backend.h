@@ -5,9 +5,10 @@
  * for any number of threads: tiles and summation orders are fixed. Matrices are row-major. Letters are the
  * literature's: W weights [out, in], X inputs [rows, in], H = X'X, L its factor.
  *
- * Pointers are to host memory. The cuda backend (kernels/cuda) keeps weights on the device and copies the rest there
- * and back in each call, in steps that overlap with the computation; so far nothing else stays on the device from one
- * call to the next. What does not fit its memory the cpu backend does.
+ * Activations, and the vectors and tables beside them, lie in host memory or in what alloc() gave: memory of a device,
+ * which the host cannot read. Any mixture is right. A member whose matrices all lie there returns while the device is
+ * still at work, and what is asked of it next sees the result; any other has ended. All else is the host's. What does
+ * not fit the memory of the cuda backend (kernels/cuda) the cpu backend does, wherever it lies.
  *
  * All functions return RC_OK or an RC_ code with err_set().
  */
@@ -22,6 +23,7 @@
 
 struct dev;
 struct pool;
+struct share;
 
 struct dev_opts {
     int    threads;      /* 0: what the process may use */
@@ -94,10 +96,36 @@ struct backend {
     int  (*open)(struct dev **dev, const struct dev_opts *o); /* RC_UNAVAILABLE: not on this machine */
     void (*close)(struct dev *dev);
 
+    /* --- memory of the device --- */
+    /* NULL: it has no room, or it is the host. The caller then takes the host's. */
+    void *(*alloc)(struct dev *dev, size_t bytes);
+    bool  (*release)(struct dev *dev, void *p);    /* false: not from alloc(), NULL among it */
+    bool  (*holds)(struct dev *dev, const void *p); /* p points into what alloc() gave */
+    /* Rows of width bytes, strides apart, from one place to another. */
+    int   (*copy)(struct dev *dev, void *to, size_t to_stride, const void *from, size_t from_stride, size_t width,
+             int rows);
+    int   (*zero)(struct dev *dev, void *p, size_t bytes);
+
+    /* --- slots of device memory between two processes of one machine --- */
+    /* The writer: so many of bytes each, a multiple of 4096; what open takes is written to note. RC_UNAVAILABLE,
+     * RC_OS: there are none, and the host's memory does. */
+    int   (*share_make)(struct dev *dev, struct share **out, void *note, size_t note_bytes, size_t bytes, int slots);
+    /* The reader: the same slots. */
+    int   (*share_open)(struct dev *dev, struct share **out, const void *note, size_t note_bytes, size_t bytes,
+             int slots);
+    /* x into a slot that the reader is done with; last: that was all of it, and the reader may be told. */
+    int   (*share_put)(struct dev *dev, struct share *s, int slot, size_t at, const void *x, size_t bytes, bool last);
+    /* What was put; members read it in place. */
+    int   (*share_get)(struct dev *dev, struct share *s, int slot, const void **x);
+    void  (*share_close)(struct dev *dev, struct share *s); /* the reader first */
+
     /* --- forward pass: dt is the type of activations --- */
     int  (*weight_pack)(struct dev *dev, struct weight **out, const void *w, enum dtype wdt, enum dtype dt, int n,
         int k);
     void (*weight_free)(struct dev *dev, struct weight *w);
+    /* Whether the device has room for bytes more of weights, of type dt, which then are on their way while it computes:
+     * worth packing before their turn. Never where the device is the host. */
+    bool (*weight_fits)(struct dev *dev, size_t bytes);
     /* y[rows, n] = T(x[rows, k] W' + bias); bias [n] of type dt or NULL. ydt is dt or F32. */
     int  (*matmul)(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows,
         const struct weight *w,
@@ -119,6 +147,11 @@ struct backend {
     int  (*scale)(struct dev *dev, void *x, enum dtype dt, size_t count, float s);
     /* x = T(x + y) */
     int  (*add)(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count);
+    /* y[i] = x[rows[i]], i < count, of rows of n */
+    int  (*gather)(struct dev *dev, void *y, const void *x, const int *rows, int count, enum dtype dt, int n);
+    /* x[rows[i]] = T(x + T(weights[i] y[i])); no row twice; rows NULL: row i */
+    int  (*add_rows)(struct dev *dev, void *x, const int *rows, const float *weights, const void *y, int count,
+             enum dtype dt, int n);
     /* nll[rows] = -log softmax(h[rows, k] W')[target]; natural log, f64 per row; target < 0: row is skipped, nll 0 */
     int  (*nll)(struct dev *dev, double *nll, const void *h, enum dtype dt, int rows, const struct weight *head,
              const int32_t *target, float softcap, float logit_scale);
@@ -153,12 +186,24 @@ struct backend {
     int  (*factor)(struct dev *dev, float *l, uint8_t *dead, const double *h, double s, const int *order, double damp,
         int n);
     int  (*gptq)(struct dev *dev, struct gptq_job *job); /* RC_OS, RC_NUMERIC: a result is not finite */
+    /* The same of several, rc[i] of the i-th: those that follow one another and are of one shape and kind, as experts
+     * are, at once. NULL, on hosts: backend_gptq() takes them one by one. */
+    void (*gptq_batch)(struct dev *dev, struct gptq_job *const *jobs, int count, int *rc);
     /* M = s (C - H) (L L')^-1, [n, n] f32; c [n, n], h packed lower, f64; l from factor() of H in the natural order */
     int  (*correction)(struct dev *dev, float *m, const double *c, const double *h, double s, const float *l, int n);
     /* y = w + w M; w, y [rows, n], not the same. Rows are tiled from the first one: cutting a module at multiples of
      * CORRECT_ROWS changes no byte. */
     int  (*correct)(struct dev *dev, float *y, const float *w, const float *m, int rows, int n);
 };
+
+/* copy() of bytes on end. */
+static inline int
+backend_move(const struct backend *bk, struct dev *dev, void *to, const void *from, size_t bytes)
+{
+    return bk->copy(dev, to, bytes, from, bytes, bytes, 1);
+}
+
+void backend_gptq(const struct backend *bk, struct dev *dev, struct gptq_job *const *jobs, int count, int *rc);
 
 /* NULL name: the best available on this machine. RC_UNAVAILABLE names what there is. */
 int backend_find(const struct backend **out, const char *name);

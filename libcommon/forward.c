@@ -9,19 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-void *
-fwd_scratch(struct fwd *f, enum fwd_use use, size_t count)
-{
-    size_t bytes = count * dtype_size(f->dt);
-
-    if (f->scratch_bytes[use] < bytes) {
-        mem_free(f->scratch[use]);
-        f->scratch[use] = mem_alloc(bytes, 1);
-        f->scratch_bytes[use] = f->scratch[use] != NULL ? bytes : 0;
-    }
-    return f->scratch[use];
-}
-
 static size_t
 cells(const struct fwd_block *b, int width)
 {
@@ -32,43 +19,30 @@ int
 fwd_open(struct fwd *f, const struct backend *bk, struct dev *dev, const struct arch *a, enum dtype dt,
     fwd_dense_fn *dense, void *ctx)
 {
-    *f = (struct fwd){ .bk = bk, .dev = dev, .arch = a, .dt = dt, .dense = dense, .ctx = ctx, .layer = -1 };
-    if (a->experts > 0)
-        f->expert = mem_zalloc((size_t)a->experts, sizeof(*f->expert));
-    return a->experts > 0 && f->expert == NULL ? RC_OS : RC_OK;
-}
-
-void
-fwd_close(struct fwd *f)
-{
-    if (f->bk != NULL)
-        fwd_unload(f);
-    inputs_free(&f->cache[0]);
-    inputs_free(&f->cache[1]);
-    mem_free(f->expert);
-    fwd_route_free(&f->route);
-    for (int i = 0; i < NORM_ID_COUNT; i++)
-        mem_free(f->norm[i]);
-    for (int i = 0; i < FWD_SCRATCH; i++)
-        mem_free(f->scratch[i]);
-    for (int i = 0; i < 2; i++) {
-        mem_free(f->rope[i].cos_t);
-        mem_free(f->rope[i].sin_t);
-    }
-    *f = (struct fwd){ 0 };
+    *f = (struct fwd){ .bk = bk, .dev = dev, .arch = a, .dt = dt, .dense = dense, .ctx = ctx, .layer = -1,
+        .ahead.layer = -1 };
+    f->linear = mem_zalloc(ROLE_COUNT, sizeof(*f->linear));
+    f->ahead.linear = mem_zalloc(ROLE_COUNT, sizeof(*f->linear));
+    if (f->linear == NULL || f->ahead.linear == NULL)
+        return RC_OS;
+    if (a->experts == 0)
+        return RC_OK;
+    f->expert = mem_zalloc((size_t)a->experts, sizeof(*f->expert));
+    f->ahead.expert = mem_zalloc((size_t)a->experts, sizeof(*f->expert));
+    return f->expert == NULL || f->ahead.expert == NULL ? RC_OS : RC_OK;
 }
 
 int
 fwd_block_init(const struct fwd *f, struct fwd_block *b, const int *tokens, int samples)
 {
-    *b = (struct fwd_block){ .samples = samples, .point = POINT_ATTN, .spill = f->spill };
+    *b = (struct fwd_block){ .bk = f->bk, .dev = f->dev, .samples = samples, .point = POINT_ATTN, .spill = f->spill };
     if ((b->tokens = mem_alloc((size_t)samples, sizeof(*b->tokens))) == NULL)
         return RC_OS;
     for (int i = 0; i < samples; i++) {
         b->tokens[i] = tokens[i];
         b->rows += tokens[i];
     }
-    if ((b->hidden = spill_alloc(b->spill, cells(b, f->arch->hidden), dtype_size(f->dt))) != NULL)
+    if ((b->hidden = fwd_block_alloc(b, cells(b, f->arch->hidden), dtype_size(f->dt))) != NULL)
         return RC_OK;
     fwd_block_free(b);
     return RC_OS;
@@ -78,8 +52,8 @@ void
 fwd_block_free(struct fwd_block *b)
 {
     mem_free(b->tokens);
-    spill_free(b->spill, b->hidden);
-    spill_free(b->spill, b->room);
+    fwd_block_release(b, b->hidden);
+    fwd_block_release(b, b->room);
     mem_free(b->cache);
     *b = (struct fwd_block){ 0 };
 }
@@ -88,8 +62,8 @@ int
 fwd_block_wait(struct fwd_block *b, size_t bytes)
 {
     if (b->room_bytes < bytes) {
-        spill_free(b->spill, b->room);
-        b->room = spill_alloc(b->spill, bytes, 1);
+        fwd_block_release(b, b->room);
+        b->room = fwd_block_alloc(b, bytes, 1);
         b->room_bytes = b->room != NULL ? bytes : 0;
     }
     b->pending = b->room;
@@ -163,13 +137,13 @@ load_vector(struct fwd *f, const char *name, int n, void **out)
     struct dense d = { 0 };
     int rc;
 
-    mem_free(*out);
+    fwd_free(f, *out);
     *out = NULL;
     TRY(dense_want(f, name, n, 1, &d));
     if ((*out = mem_alloc((size_t)n, dtype_size(f->dt))) == NULL)
         rc = RC_OS;
-    else
-        rc = convert(*out, f->dt, d.data, d.dtype, (size_t)n, name);
+    else if ((rc = convert(*out, f->dt, d.data, d.dtype, (size_t)n, name)) == RC_OK)
+        rc = fwd_place(f, out, (size_t)n * dtype_size(f->dt));
     dense_free(&d);
     return rc;
 }
@@ -214,9 +188,39 @@ linear_free(struct fwd *f, struct fwd_linear *l)
 {
     if (l->w != NULL)
         f->bk->weight_free(f->dev, l->w);
-    mem_free(l->bias);
+    fwd_free(f, l->bias);
     inputs_free(&l->in);
     *l = (struct fwd_linear){ 0 };
+}
+
+static void
+drop_set(struct fwd *f, struct fwd_linear *linear, struct fwd_linear (*expert)[FWD_EXPERT_ROLES])
+{
+    for (int r = 0; r < ROLE_COUNT; r++)
+        linear_free(f, &linear[r]);
+    for (int e = 0; expert != NULL && e < f->arch->experts; e++)
+        for (int r = 0; r < FWD_EXPERT_ROLES; r++)
+            linear_free(f, &expert[e][r]);
+}
+
+static void
+drop_ahead(struct fwd *f)
+{
+    if (f->ahead.layer >= 0)
+        drop_set(f, f->ahead.linear, f->ahead.expert);
+    f->ahead.layer = -1;
+}
+
+/* What was fetched takes the place of what is loaded. */
+static void
+swap_ahead(struct fwd *f)
+{
+    struct fwd_linear (*expert)[FWD_EXPERT_ROLES] = f->expert, *linear = f->linear;
+
+    f->linear = f->ahead.linear;
+    f->expert = f->ahead.expert;
+    f->ahead.linear = linear;
+    f->ahead.expert = expert;
 }
 
 static int
@@ -242,22 +246,75 @@ load_linear(struct fwd *f, const struct linear *l)
     return rc;
 }
 
+/* The point whose loading brings l. */
+static int
+loaded_at(const struct fwd *f, const struct linear *l)
+{
+    return (f->arch->layer[f->layer] & LAYER_MOE) != 0 && l->point == POINT_MLP ? POINT_DOWN : (int)l->point;
+}
+
+static int
+load_points(struct fwd *f, int first, int end)
+{
+    struct linear l;
+
+    for (int i = 0, n = arch_linear_count(f->arch, f->layer); i < n; i++) {
+        arch_linear(f->arch, f->layer, i, &l);
+        if (loaded_at(f, &l) >= first && loaded_at(f, &l) < end)
+            TRY(load_linear(f, &l));
+    }
+    return RC_OK;
+}
+
 int
 fwd_load(struct fwd *f, int first, int end)
 {
-    bool moe = (f->arch->layer[f->layer] & LAYER_MOE) != 0;
-    int n = arch_linear_count(f->arch, f->layer);
+    const struct fwd_ahead *a = &f->ahead;
+
+    if (a->layer == f->layer && a->first == first && a->end == end && a->dense == f->dense)
+        swap_ahead(f);
+    else
+        TRY(load_points(f, first, end));
+    drop_ahead(f);
+    return first <= POINT_ATTN ? fwd_round_load_cache(f) : RC_OK;
+}
+
+static size_t
+bytes_of(struct fwd *f, int first, int end)
+{
+    size_t bytes = 0;
     struct linear l;
 
-    for (int i = 0; i < n; i++) {
-        int at;
-
+    for (int i = 0, n = arch_linear_count(f->arch, f->layer); i < n; i++) {
         arch_linear(f->arch, f->layer, i, &l);
-        at = moe && l.point == POINT_MLP ? POINT_DOWN : (int)l.point;
-        if (at >= first && at < end)
-            TRY(load_linear(f, &l));
+        if (loaded_at(f, &l) >= first && loaded_at(f, &l) < end)
+            bytes += (size_t)l.rows * (size_t)l.cols * dtype_size(f->dt);
     }
-    return first <= POINT_ATTN ? fwd_round_load_cache(f) : RC_OK;
+    return bytes;
+}
+
+void
+fwd_fetch(struct fwd *f, fwd_dense_fn *dense, int layer, int first, int end)
+{
+    fwd_dense_fn *was = f->dense;
+    int at = f->layer, rc;
+
+    drop_ahead(f);
+    f->layer = layer;
+    f->dense = dense;
+    if (f->bk->weight_fits(f->dev, bytes_of(f, first, end))) {
+        swap_ahead(f);
+        rc = load_points(f, first, end);
+        swap_ahead(f);
+        f->ahead.first = first;
+        f->ahead.end = end;
+        f->ahead.dense = dense;
+        f->ahead.layer = layer;
+        if (rc != RC_OK)
+            drop_ahead(f);
+    }
+    f->layer = at;
+    f->dense = was;
 }
 
 int
@@ -276,11 +333,32 @@ fwd_load_router(struct fwd *f)
 void
 fwd_unload(struct fwd *f)
 {
-    for (int r = 0; r < ROLE_COUNT; r++)
-        linear_free(f, &f->linear[r]);
-    for (int e = 0; f->expert != NULL && e < f->arch->experts; e++)
-        for (int i = 0; i < FWD_EXPERT_ROLES; i++)
-            linear_free(f, &f->expert[e][i]);
+    drop_set(f, f->linear, f->expert);
+}
+
+void
+fwd_close(struct fwd *f)
+{
+    if (f->linear != NULL && f->ahead.linear != NULL) {
+        fwd_unload(f);
+        drop_ahead(f);
+    }
+    inputs_free(&f->cache[0]);
+    inputs_free(&f->cache[1]);
+    mem_free(f->linear);
+    mem_free(f->ahead.linear);
+    mem_free(f->expert);
+    mem_free(f->ahead.expert);
+    fwd_route_free(&f->route);
+    for (int i = 0; i < NORM_ID_COUNT; i++)
+        fwd_free(f, f->norm[i]);
+    for (int i = 0; i < FWD_SCRATCH; i++)
+        fwd_free(f, f->scratch[i]);
+    for (int i = 0; i < 2; i++) {
+        fwd_free(f, f->rope[i].cos_t);
+        fwd_free(f, f->rope[i].sin_t);
+    }
+    *f = (struct fwd){ 0 };
 }
 
 static float
@@ -296,24 +374,40 @@ embed_scale(const struct fwd *f)
     return s;
 }
 
+static int
+embed(const struct fwd *f, char *to, const struct fwd_block *b, const int32_t *ids, const struct dense *d,
+    const char *name)
+{
+    size_t width = (size_t)f->arch->hidden;
+
+    for (size_t r = 0; r < (size_t)b->rows; r++) {
+        if (ids[r] < 0 || ids[r] >= f->arch->vocab)
+            return err_set(RC_DATA, "token id %d is outside the vocabulary of %d", (int)ids[r], f->arch->vocab);
+        TRY(convert(to + r * width * dtype_size(f->dt), f->dt, (const char *)d->data + (size_t)ids[r] * width *
+            dtype_size(d->dtype), d->dtype, width, name));
+    }
+    return RC_OK;
+}
+
 int
 fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids)
 {
     char module[ARCH_NAME_MAX], name[ARCH_NAME_MAX + 16];
+    size_t bytes = cells(b, f->arch->hidden) * dtype_size(f->dt);
     struct dense d = { 0 };
-    size_t width = (size_t)f->arch->hidden;
-    int rc = RC_OK;
+    void *own = NULL;
+    int rc;
 
     arch_embed(f->arch, module);
     TRY(tensor_name(name, sizeof(name), module, "weight"));
     TRY(dense_want(f, name, f->arch->vocab, f->arch->hidden, &d));
-    for (int r = 0; r < b->rows && rc == RC_OK; r++) {
-        if (ids[r] < 0 || ids[r] >= f->arch->vocab)
-            rc = err_set(RC_DATA, "token id %d is outside the vocabulary of %d", (int)ids[r], f->arch->vocab);
-        else
-            rc = convert((char *)b->hidden + (size_t)r * width * dtype_size(f->dt), f->dt,
-                (const char *)d.data + (size_t)ids[r] * width * dtype_size(d.dtype), d.dtype, width, name);
-    }
+    if (!f->bk->holds(f->dev, b->hidden))
+        rc = embed(f, b->hidden, b, ids, &d, name);
+    else if ((own = mem_alloc(bytes, 1)) == NULL)
+        rc = RC_OS;
+    else if ((rc = embed(f, own, b, ids, &d, name)) == RC_OK)
+        rc = backend_move(f->bk, f->dev, b->hidden, own, bytes);
+    mem_free(own);
     dense_free(&d);
     b->point = POINT_ATTN;
     return rc != RC_OK || f->arch->embed_scale == 1 ? rc :
@@ -329,14 +423,16 @@ rope_for(struct fwd *f, int tokens, const struct rope *r, struct fwd_rope *t)
 
     if (t->tokens == tokens || (!dynamic && t->tokens > tokens))
         return RC_OK;
-    mem_free(t->cos_t);
-    mem_free(t->sin_t);
+    fwd_free(f, t->cos_t);
+    fwd_free(f, t->sin_t);
     t->tokens = 0;
     t->cos_t = mem_alloc(count, dtype_size(f->dt));
     t->sin_t = mem_alloc(count, dtype_size(f->dt));
     if (t->cos_t == NULL || t->sin_t == NULL)
         return RC_OS;
     TRY(arch_rope_tables(f->arch, r, tokens, f->dt, t->cos_t, t->sin_t));
+    TRY(fwd_place(f, &t->cos_t, count * dtype_size(f->dt)));
+    TRY(fwd_place(f, &t->sin_t, count * dtype_size(f->dt)));
     t->tokens = tokens;
     return RC_OK;
 }
@@ -381,13 +477,12 @@ fwd_mul(struct fwd *f, const struct fwd_linear *l, void *y, const void *x, int r
 }
 
 /* Columns [at, at + width) of a matrix, ld wide, close together. */
-static void
+static int
 take_columns(const struct fwd *f, char *out, const char *m, int ld, int at, int width, int rows)
 {
-    size_t size = dtype_size(f->dt);
+    size_t size = dtype_size(f->dt), bytes = (size_t)width * size;
 
-    for (size_t r = 0; r < (size_t)rows; r++)
-        memcpy(out + r * (size_t)width * size, m + (r * (size_t)ld + (size_t)at) * size, (size_t)width * size);
+    return f->bk->copy(f->dev, out, bytes, m + (size_t)at * size, (size_t)ld * size, bytes, rows);
 }
 
 static int
@@ -399,10 +494,9 @@ project_fused(struct fwd *f, const struct fwd_block *b, const void *x, const str
     if (all == NULL)
         return RC_OS;
     TRY(fwd_mul(f, &f->linear[ROLE_QKV], all, x, b->rows));
-    take_columns(f, h->q, all, ld, 0, qw, b->rows);
-    take_columns(f, h->k, all, ld, qw, kw, b->rows);
-    take_columns(f, h->v, all, ld, qw + kw, kw, b->rows);
-    return RC_OK;
+    TRY(take_columns(f, h->q, all, ld, 0, qw, b->rows));
+    TRY(take_columns(f, h->k, all, ld, qw, kw, b->rows));
+    return take_columns(f, h->v, all, ld, qw + kw, kw, b->rows);
 }
 
 static int
@@ -496,8 +590,8 @@ gated_fused(struct fwd *f, void *h, const void *x, int rows, int width)
     if (g == NULL || u == NULL || both == NULL)
         return RC_OS;
     TRY(fwd_mul(f, &f->linear[ROLE_GATE_UP], both, x, rows));
-    take_columns(f, g, both, 2 * width, 0, width, rows);
-    take_columns(f, u, both, 2 * width, width, width, rows);
+    TRY(take_columns(f, g, both, 2 * width, 0, width, rows));
+    TRY(take_columns(f, u, both, 2 * width, width, width, rows));
     return f->bk->act_mul(f->dev, h, g, u, f->dt, count, f->arch->act);
 }
 
@@ -611,7 +705,7 @@ fwd_final(struct fwd *f, const struct fwd_block *b, const void **h)
     if ((rc = load_vector(f, name, f->arch->hidden, &w)) == RC_OK)
         rc = f->bk->rmsnorm(f->dev, y, b->hidden, w, f->dt, b->rows, f->arch->hidden, f->arch->eps,
             arch_norm_kind(f->arch));
-    mem_free(w);
+    fwd_free(f, w);
     return rc;
 }
 

@@ -12,6 +12,8 @@
  * be many times the residual stream. A step over POINT_MLP alone does nothing there.
  *
  * fwd_step(p) applies the modules of point p and moves the block to the next point (of the next layer after DOWN).
+ *
+ * States of blocks, and all that these functions return as inputs, lie on the device where it has room: fwd_read().
  */
 #ifndef LLMC_FORWARD_H
 #define LLMC_FORWARD_H
@@ -44,6 +46,8 @@ struct inputs {
 typedef int fwd_inputs_fn(void *ctx, const char *module, const char *cache, struct inputs *out);
 
 struct fwd_block {
+    const struct backend *bk;
+    struct dev *dev;
     int         samples, rows;
     int        *tokens;  /* [samples] rows of each */
     enum point  point;   /* entered next */
@@ -51,7 +55,7 @@ struct fwd_block {
     void       *pending; /* [rows, width of point] where fwd_pending says so, else NULL */
     void       *room;    /* where what is pending lies, kept from step to step: clearing new pages takes seconds */
     size_t      room_bytes;
-    struct spill *spill; /* holds both; NULL: memory does */
+    struct spill *spill; /* holds what the device has no room for; NULL: memory does */
     float      *cache;   /* [2 kv_heads, 2] -min and max of keys, then of values, of the attention last done; or NULL */
 };
 
@@ -79,6 +83,14 @@ struct fwd_route {
 
 enum { FWD_EXPERT_ROLES = 3, FWD_SCRATCH = 8 };
 
+/* Weights that were fetched before their turn. */
+struct fwd_ahead {
+    int               layer, first, end; /* layer -1: none */
+    fwd_dense_fn     *dense;
+    struct fwd_linear *linear;           /* as in struct fwd */
+    struct fwd_linear (*expert)[FWD_EXPERT_ROLES];
+};
+
 struct fwd {
     const struct backend *bk;
     struct dev           *dev;
@@ -95,8 +107,9 @@ struct fwd {
     const struct rounding *rounded_by; /* and by what; NULL: nobody's */
     bool                  watch_cache; /* the caller sets it: attention leaves ranges in blocks */
     int                   layer;  /* whose norms are loaded; -1: none's */
-    struct fwd_linear     linear[ROLE_COUNT];
+    struct fwd_linear    *linear;        /* [ROLE_COUNT] */
     struct fwd_linear   (*expert)[FWD_EXPERT_ROLES]; /* [arch.experts] gate, up, down; NULL: none */
+    struct fwd_ahead      ahead;
     void                 *norm[NORM_ID_COUNT];
     struct fwd_rope       rope[2]; /* of layers that do not slide, and of those that do */
     struct fwd_route      route;
@@ -113,6 +126,9 @@ void fwd_block_free(struct fwd_block *b);
 int  fwd_block_wait(struct fwd_block *b, size_t bytes); /* makes room for what is pending; RC_OS */
 void fwd_block_idle(struct fwd_block *b); /* its turn is over for now */
 void fwd_block_hand_on(struct fwd_block *from, struct fwd_block *to); /* room, where nothing is pending */
+/* A state's memory, on the device if that has room; RC_OS. */
+void *fwd_block_alloc(const struct fwd_block *b, size_t count, size_t size);
+void fwd_block_release(const struct fwd_block *b, void *p);
 /* [rows]; RC_DATA: an id beyond the vocabulary */
 int  fwd_begin(struct fwd *f, struct fwd_block *b, const int32_t *ids);
 
@@ -120,6 +136,9 @@ int  fwd_norms(struct fwd *f, int layer); /* enters the layer, unless that is wh
 /* What steps over points [first, end) of the layer need. RC_DATA: wrong shape. */
 int  fwd_load(struct fwd *f, int first, int end);
 void fwd_unload(struct fwd *f);
+/* What fwd_load(first, end) of a layer will want, by dense: on its way to the device while that computes, if there is
+ * room; else nothing is done. Errors are left to fwd_load. */
+void fwd_fetch(struct fwd *f, fwd_dense_fn *dense, int layer, int first, int end);
 
 /* Width of what waits beside the residual stream where a layer's point is entered; 0: nothing. */
 int fwd_pending(const struct arch *a, int layer, enum point p);
@@ -136,6 +155,9 @@ void fwd_route_count(struct fwd *f, const struct fwd_block *b); /* adds the rows
  * the shared one at POINT_DOWN. Valid until the next call on f. */
 int fwd_expert_input(struct fwd *f, const struct fwd_block *b, const void *x, int e, bool all, const void **in,
     int *rows);
+
+/* bytes of x, wherever it lies, as the host can read them: *host is x itself or the copy *own, which is mem_free'd. */
+int fwd_read(const struct backend *bk, struct dev *dev, const void *x, size_t bytes, const void **host, void **own);
 
 /* After the last layer: final norm into *h (valid until the next call), for logits. */
 int fwd_final(struct fwd *f, const struct fwd_block *b, const void **h);

@@ -7,7 +7,14 @@
 /* Uses of scratch. */
 enum fwd_use { FWD_NORM, FWD_A, FWD_B, FWD_C, FWD_FUSED, FWD_SUM, FWD_ROUTE, FWD_ROUND };
 
-/* count values of type f->dt, valid until the same use is asked again; NULL: no memory */
+/* forward_memory.c */
+/* The device's memory or, where it has none, the host's; NULL: RC_OS. fwd_free takes either. */
+void *fwd_alloc(const struct fwd *f, size_t count, size_t size);
+void fwd_free(const struct fwd *f, void *p);
+/* *p, from mem_alloc, moves to the device if that has room; as it was on failure. */
+int fwd_place(const struct fwd *f, void **p, size_t bytes);
+/* count values of type f->dt, valid until the same use is asked again; NULL: no memory. Those of FWD_ROUTE are the
+ * host's. */
 void *fwd_scratch(struct fwd *f, enum fwd_use use, size_t count);
 /* h [rows, width] = act(gate x) * (up x) */
 int fwd_gated(struct fwd *f, void *h, const struct fwd_linear *gate, const struct fwd_linear *up, const void *x,

@@ -152,17 +152,12 @@ rows_of(struct fwd *f, const struct fwd_block *b, int e)
 }
 
 static int
-gather(struct fwd *f, const char *x, int n, const void **out)
+gather(struct fwd *f, const void *x, int n, const void **out)
 {
-    size_t bytes = row_bytes(f, f->arch->hidden);
-    char *g = fwd_scratch(f, FWD_FUSED, (size_t)n * (size_t)f->arch->hidden);
+    void *g = fwd_scratch(f, FWD_FUSED, (size_t)n * (size_t)f->arch->hidden);
 
-    if (g == NULL)
-        return RC_OS;
-    for (int i = 0; i < n; i++)
-        memcpy(g + (size_t)i * bytes, x + (size_t)f->route.rows[i] * bytes, bytes);
     *out = g;
-    return RC_OK;
+    return g != NULL ? f->bk->gather(f->dev, g, x, f->route.rows, n, f->dt, f->arch->hidden) : RC_OS;
 }
 
 /* act(gate) * up of expert e, -1: of the shared one, into FWD_C. */
@@ -191,29 +186,12 @@ fwd_expert_input(struct fwd *f, const struct fwd_block *b, const void *x, int e,
     return b->point == POINT_DOWN && *rows > 0 ? expert_gated(f, e, *in, *rows, in) : RC_OK;
 }
 
-/* sum = T(sum + T(w y)) over a row */
-static void
-add_row(const struct fwd *f, void *sum, const void *y, float w, int width)
-{
-    float s[256], v[256];
-
-    for (int i = 0; i < width; i += 256) {
-        size_t n = (size_t)(width - i < 256 ? width - i : 256), at = (size_t)i * dtype_size(f->dt);
-
-        (void)dtype_to_f32(s, (char *)sum + at, f->dt, n);
-        (void)dtype_to_f32(v, (const char *)y + at, f->dt, n);
-        for (size_t k = 0; k < n; k++)
-            s[k] += rounded(f, w * v[k]);
-        (void)dtype_from_f32((char *)sum + at, s, f->dt, n);
-    }
-}
-
 static int
-add_expert(struct fwd *f, const struct fwd_block *b, const void *x, int e, char *sum)
+add_expert(struct fwd *f, const struct fwd_block *b, const void *x, int e, void *sum)
 {
     int n = rows_of(f, b, e), width = f->arch->hidden;
     const void *in;
-    char *y;
+    void *y;
 
     if (n == 0)
         return RC_OK;
@@ -222,15 +200,12 @@ add_expert(struct fwd *f, const struct fwd_block *b, const void *x, int e, char 
     if ((y = fwd_scratch(f, FWD_A, (size_t)n * (size_t)width)) == NULL)
         return RC_OS;
     TRY(fwd_mul(f, &f->expert[e][2], y, in, n));
-    for (int i = 0; i < n; i++)
-        add_row(f, sum + (size_t)f->route.rows[i] * row_bytes(f, width), y + (size_t)i * row_bytes(f, width),
-            f->route.weights[i], width);
-    return RC_OK;
+    return f->bk->add_rows(f->dev, sum, f->route.rows, f->route.weights, y, n, f->dt, width);
 }
 
 /* The shared expert, times the sigmoid of its gate. */
 static int
-add_shared(struct fwd *f, const struct fwd_block *b, const void *x, char *sum)
+add_shared(struct fwd *f, const struct fwd_block *b, const void *x, void *sum)
 {
     int width = f->arch->hidden;
     const void *in;
@@ -247,10 +222,9 @@ add_shared(struct fwd *f, const struct fwd_block *b, const void *x, char *sum)
         float g;
 
         (void)dtype_to_f32(&g, gate + row_bytes(f, r), f->dt, 1);
-        add_row(f, sum + (size_t)r * row_bytes(f, width), y + (size_t)r * row_bytes(f, width),
-            rounded(f, 1 / (1 + expf(-g))), width);
+        f->route.weights[r] = rounded(f, 1 / (1 + expf(-g)));
     }
-    return RC_OK;
+    return f->bk->add_rows(f->dev, sum, NULL, f->route.weights, y, b->rows, f->dt, width);
 }
 
 int
@@ -258,12 +232,12 @@ fwd_step_moe(struct fwd *f, struct fwd_block *b)
 {
     const struct arch *a = f->arch;
     size_t count = (size_t)b->rows * (size_t)a->hidden;
-    char *sum = fwd_scratch(f, FWD_SUM, count);
+    void *sum = fwd_scratch(f, FWD_SUM, count);
     const void *x;
 
     if (sum == NULL)
         return RC_OS;
-    memset(sum, 0, count * dtype_size(f->dt));
+    TRY(f->bk->zero(f->dev, sum, count * dtype_size(f->dt)));
     TRY(fwd_route(f, b, &x));
     for (int e = 0; e < a->experts; e++)
         TRY(add_expert(f, b, x, e, sum));

@@ -105,8 +105,8 @@ int
 original_copy(const struct fwd *f, struct fwd_block *to, const struct fwd_block *b)
 {
     TRY(fwd_block_init(f, to, b->tokens, b->samples));
-    memcpy(to->hidden, b->hidden, (size_t)b->rows * (size_t)f->arch->hidden * dtype_size(f->dt));
-    return RC_OK;
+    return backend_move(f->bk, f->dev, to->hidden, b->hidden, (size_t)b->rows * (size_t)f->arch->hidden *
+        dtype_size(f->dt));
 }
 
 int
@@ -115,11 +115,18 @@ original_distance(const struct original *o, const struct fwd_block *b, int i, do
     const struct fwd_block *f = &o->blocks[i];
     bool waits = b->pending != NULL;
     size_t width = (size_t)(waits ? fwd_pending(o->fwd.arch, o->fwd.layer, b->point) : o->fwd.arch->hidden);
+    size_t count = (size_t)b->rows * width, bytes = count * dtype_size(o->fwd.dt);
+    const void *x, *xf;
+    void *own = NULL, *ownf = NULL;
     double sums[2];
+    int rc = fwd_read(b->bk, b->dev, waits ? b->pending : b->hidden, bytes, &x, &own);
 
-    TRY(o->fwd.bk->distance(o->fwd.dev, sums, waits ? b->pending : b->hidden, waits ? f->pending : f->hidden, o->fwd.dt,
-        (size_t)b->rows * width));
-    *apart += sums[0];
-    *size += sums[1];
-    return RC_OK;
+    if (rc == RC_OK && (rc = fwd_read(f->bk, f->dev, waits ? f->pending : f->hidden, bytes, &xf, &ownf)) == RC_OK &&
+        (rc = b->bk->distance(b->dev, sums, x, xf, o->fwd.dt, count)) == RC_OK) {
+        *apart += sums[0];
+        *size += sums[1];
+    }
+    mem_free(own);
+    mem_free(ownf);
+    return rc;
 }

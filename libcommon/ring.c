@@ -27,6 +27,8 @@ struct head {
     uint32_t         slots;
     _Atomic uint32_t attached; /* 1: a reader has come */
     _Atomic uint32_t done;     /* frames that the reader is done with, modulo 2^32 */
+    _Atomic uint32_t noted;    /* 1: it does as the note says; 2: no longer */
+    unsigned char    note[RING_NOTE];
 };
 
 struct ring {
@@ -117,6 +119,32 @@ ring_slot_bytes(const struct ring *r)
     return r->slot_bytes;
 }
 
+void *
+ring_note(struct ring *r)
+{
+    return r->head->note;
+}
+
+bool
+ring_noted(struct ring *r)
+{
+    return atomic_load(&r->head->noted) == 1;
+}
+
+bool
+ring_left(struct ring *r, int wait_ms, bool (*gone)(void *ctx), void *ctx)
+{
+    for (int ms = 0; ring_noted(r) && ms < wait_ms && !gone(ctx); ms += WAKE_MS)
+        wait_word(&r->head->noted, 1, WAKE_MS);
+    return !ring_noted(r);
+}
+
+int
+ring_slots(const struct ring *r)
+{
+    return (int)r->slots;
+}
+
 bool
 ring_attached(struct ring *r, int wait_ms, bool (*gone)(void *ctx), void *ctx)
 {
@@ -170,7 +198,7 @@ check_segment(struct ring *r)
 }
 
 int
-ring_attach(struct ring **out, const char *path)
+ring_attach(struct ring **out, const char *path, bool (*take)(void *ctx, struct ring *r), void *ctx)
 {
     struct ring *r;
     int rc;
@@ -189,6 +217,7 @@ ring_attach(struct ring **out, const char *path)
         ring_close(r);
         return rc;
     }
+    atomic_store(&r->head->noted, take != NULL && take(ctx, r) ? 1 : 0);
     atomic_store(&r->head->attached, 1);
     wake_word(&r->head->attached);
     *out = r;
@@ -206,6 +235,13 @@ ring_done(struct ring *r, uint32_t n)
 {
     atomic_store(&r->head->done, n + 1);
     wake_word(&r->head->done);
+}
+
+void
+ring_leave(struct ring *r)
+{
+    atomic_store(&r->head->noted, 2);
+    wake_word(&r->head->noted);
 }
 
 void

@@ -52,6 +52,7 @@ state_save(struct run *run, int step, int block, const struct fwd_block *b, bool
     struct tensor t[3] = { tensor_2d("hidden", run->dt, b->rows, run->arch.hidden, b->hidden) };
     size_t count = 1;
     struct st_meta meta[1] = { { "plan", run->plan.fingerprint } };
+    void *own[2] = { NULL, NULL };
     char path[PATH_MAX];
     int rc;
 
@@ -60,9 +61,15 @@ state_save(struct run *run, int step, int block, const struct fwd_block *b, bool
         return rc;
     if (b->pending != NULL)
         t[count++] = tensor_2d("pending", run->dt, b->rows, width, b->pending);
+    for (size_t i = 0; i < count && rc == RC_OK; i++)
+        rc = fwd_read(b->bk, b->dev, t[i].data, t[i].bytes, &t[i].data, &own[i]);
     if (b->cache != NULL && b->point == POINT_O)
         t[count++] = tensor_2d("cache", DT_F32, 2 * run->arch.kv_heads, 2, b->cache);
-    return st_publish(path, t, count, meta, 1);
+    if (rc == RC_OK)
+        rc = st_publish(path, t, count, meta, 1);
+    mem_free(own[0]);
+    mem_free(own[1]);
+    return rc;
 }
 
 /* The point that a step enters. */
@@ -101,13 +108,14 @@ state_load(struct run *run, int step, int block, struct fwd_block *b, bool origi
     if ((rc = st_want_plan(&st, run->plan.fingerprint)) != RC_OK ||
         (rc = st_get(&st, "hidden", &hidden)) != RC_OK || (rc = tensor_want(hidden, run->dt, 2, want)) != RC_OK)
         goto out;
-    memcpy(b->hidden, hidden->data, hidden->bytes);
+    if ((rc = backend_move(b->bk, b->dev, b->hidden, hidden->data, hidden->bytes)) != RC_OK)
+        goto out;
     b->point = point;
     if ((want[1] = fwd_pending(&run->arch, run->plan.steps[step].layer, point)) > 0) {
         if ((rc = st_get(&st, "pending", &pending)) != RC_OK || (rc = tensor_want(pending, run->dt, 2, want)) != RC_OK)
             goto out;
         if ((rc = fwd_block_wait(b, pending->bytes)) == RC_OK)
-            memcpy(b->pending, pending->data, pending->bytes);
+            rc = backend_move(b->bk, b->dev, b->pending, pending->data, pending->bytes);
     }
     if (rc == RC_OK && point == POINT_O && run->plan.recipe->has_cache && !original)
         rc = load_cache(run, &st, b);

@@ -1,6 +1,7 @@
 /* stream - what llmc-calib and llmc-hessian say to the next stage */
 #include "stream.h"
 
+#include "mem.h"
 #include "msg.h"
 
 #include <inttypes.h>
@@ -9,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KINDS = 5, COLS_MAX = 1 << 20 };
+enum { KINDS = 6, COLS_MAX = 1 << 20 };
 
-static const char *const kinds[KINDS] = { "begin", "input", "cache", "end", "failed" };
+static const char *const kinds[KINDS] = { "begin", "input", "cache", "end", "failed", "leave" };
 
 enum { INT_TEXT = 16, POINTS_TEXT = 12 * ARCH_POINTS_MAX, ATTACH_MS = 5000 };
 
@@ -23,17 +24,46 @@ stream_open(struct stream_out *o, int fd, size_t largest, int slots)
         msg_warn(NULL, "%s; frames go through the pipe", err_text());
 }
 
-void
-stream_close(struct stream_out *o)
+static int
+control(int fd, enum stream_kind kind, int step)
 {
-    ring_close(o->ring);
-    o->ring = NULL;
+    char num[INT_TEXT];
+    struct st_meta meta[] = { { "kind", kinds[kind] }, { "step", num } };
+
+    (void)snprintf(num, sizeof(num), "%d", step);
+    return st_write_frame(fd, NULL, 0, meta, 2);
+}
+
+void
+stream_share(struct stream_out *o)
+{
+    if (o->ring != NULL && o->bk->share_make(o->dev, &o->share, ring_note(o->ring), RING_NOTE, ring_slot_bytes(o->ring),
+        ring_slots(o->ring)) != RC_OK)
+        msg_warn(NULL, "%s; frames go through shared memory", err_text());
 }
 
 static bool
 gone(void *ctx)
 {
     return stream_reader_gone(((const struct stream_out *)ctx)->fd);
+}
+
+static void
+share_close(struct stream_out *o)
+{
+    if (o->share != NULL)
+        o->bk->share_close(o->dev, o->share);
+    o->share = NULL;
+}
+
+void
+stream_close(struct stream_out *o)
+{
+    if (o->share != NULL && ring_noted(o->ring) && !gone(o) && control(o->fd, STREAM_LEAVE, 0) == RC_OK)
+        (void)ring_left(o->ring, o->wait_ms, gone, o);
+    share_close(o);
+    ring_close(o->ring);
+    o->ring = NULL;
 }
 
 int
@@ -51,7 +81,18 @@ stream_begin(struct stream_out *o, int step, const char *plan, const bool *point
     TRY(st_write_frame(o->fd, NULL, 0, meta, o->ring != NULL ? 5 : 4));
     if (o->ring != NULL && !o->tried && !ring_attached(o->ring, o->wait_ms, gone, o))
         stream_close(o); /* whoever reads cannot open it: another machine, a program of another kind */
+    if (o->ring != NULL && !ring_noted(o->ring))
+        share_close(o); /* the reader has said why */
     o->tried = true;
+    return RC_OK;
+}
+
+static int
+fetch(const struct stream_out *o, void *to, const void *x, size_t bytes)
+{
+    if (o->bk != NULL)
+        return backend_move(o->bk, o->dev, to, x, bytes);
+    memcpy(to, x, bytes);
     return RC_OK;
 }
 
@@ -63,11 +104,42 @@ ring_put(struct stream_out *o, const void *x, const void *original, size_t bytes
 
     if (slot == NULL)
         return err_set(RC_IO, "the reader of frames went away");
-    memcpy(slot, x, bytes);
-    if (original != NULL)
-        memcpy((char *)slot + bytes, original, bytes);
+    if (o->share != NULL) {
+        int at = (int)(o->sent % (uint32_t)ring_slots(o->ring));
+
+        TRY(o->bk->share_put(o->dev, o->share, at, 0, x, bytes, original == NULL));
+        if (original != NULL)
+            TRY(o->bk->share_put(o->dev, o->share, at, bytes, original, bytes, true));
+    } else {
+        TRY(fetch(o, slot, x, bytes));
+        if (original != NULL)
+            TRY(fetch(o, (char *)slot + bytes, original, bytes));
+    }
     o->sent++;
     return RC_OK;
+}
+
+/* Through the pipe: bytes that the host has. */
+static int
+put_inline(struct stream_out *o, struct tensor *t, size_t parts, const struct st_meta *meta)
+{
+    void *own[2] = { NULL, NULL };
+    int rc = RC_OK;
+
+    for (size_t i = 0; i < parts && rc == RC_OK && o->bk != NULL; i++) {
+        if (!o->bk->holds(o->dev, t[i].data))
+            continue;
+        if ((own[i] = mem_alloc(t[i].bytes, 1)) == NULL)
+            rc = RC_OS;
+        else
+            rc = fetch(o, own[i], t[i].data, t[i].bytes);
+        t[i].data = own[i];
+    }
+    if (rc == RC_OK)
+        rc = st_write_frame(o->fd, t, parts, meta, 5);
+    mem_free(own[0]);
+    mem_free(own[1]);
+    return rc;
 }
 
 int
@@ -85,7 +157,7 @@ stream_pair(struct stream_out *o, int step, enum point point, int block, int seq
     (void)snprintf(b, sizeof(b), "%d", block);
     (void)snprintf(q, sizeof(q), "%d", sequences);
     if (o->ring == NULL || parts * t[0].bytes > ring_slot_bytes(o->ring))
-        return st_write_frame(o->fd, t, parts, meta, 5);
+        return put_inline(o, t, parts, meta);
     (void)snprintf(n, sizeof(n), "%" PRIu32, o->sent);
     (void)snprintf(r, sizeof(r), "%d", rows);
     (void)snprintf(c, sizeof(c), "%d", cols);
@@ -110,16 +182,6 @@ stream_cache(struct stream_out *o, int step, int block, const float *range, int 
     (void)snprintf(s, sizeof(s), "%d", step);
     (void)snprintf(b, sizeof(b), "%d", block);
     return st_write_frame(o->fd, &t, 1, meta, 3);
-}
-
-static int
-control(int fd, enum stream_kind kind, int step)
-{
-    char num[INT_TEXT];
-    struct st_meta meta[] = { { "kind", kinds[kind] }, { "step", num } };
-
-    (void)snprintf(num, sizeof(num), "%d", step);
-    return st_write_frame(fd, NULL, 0, meta, 2);
 }
 
 int
@@ -189,7 +251,7 @@ check_shape(const struct stream_frame *f, int64_t rows, int64_t cols)
 }
 
 static int
-ring_input(struct stream_frame *f)
+ring_input(struct stream_in *in, struct stream_frame *f)
 {
     const char *dt = st_meta(&f->st, "dtype");
     bool pair = st_meta(&f->st, "pair") != NULL;
@@ -206,6 +268,8 @@ ring_input(struct stream_frame *f)
     bytes = (size_t)f->rows * (size_t)f->cols * dtype_size(f->dtype);
     if (f->ring == NULL || (f->x = ring_frame(f->ring, (uint32_t)n, pair ? 2 * bytes : bytes)) == NULL)
         return err_set(RC_DATA, "stream: frame %d of [%d, %d] is not in shared memory", n, f->rows, f->cols);
+    if (in->share != NULL)
+        TRY(in->bk->share_get(in->dev, in->share, n % ring_slots(f->ring), &f->x));
     f->original = pair ? (const char *)f->x + bytes : NULL;
     f->number = (uint32_t)n;
     return RC_OK;
@@ -232,7 +296,7 @@ inline_input(struct stream_frame *f)
 }
 
 static int
-parse_input(struct stream_frame *f)
+parse_input(struct stream_in *in, struct stream_frame *f)
 {
     const char *point = st_meta(&f->st, "point");
 
@@ -243,7 +307,7 @@ parse_input(struct stream_frame *f)
     f->point = (enum point)found;
     TRY(meta_int(&f->st, "block", &f->block));
     TRY(meta_int(&f->st, "sequences", &f->sequences));
-    return st_meta(&f->st, "frame") != NULL ? ring_input(f) : inline_input(f);
+    return st_meta(&f->st, "frame") != NULL ? ring_input(in, f) : inline_input(f);
 }
 
 static int
@@ -265,6 +329,30 @@ parse_cache(struct stream_frame *f)
     return RC_OK;
 }
 
+static bool
+take_note(void *ctx, struct ring *r)
+{
+    struct stream_in *in = ctx;
+    const unsigned char *note = ring_note(r);
+
+    if (note[0] == 0 || in->bk == NULL)
+        return false;
+    if (in->bk->share_open(in->dev, &in->share, note, RING_NOTE, ring_slot_bytes(r), ring_slots(r)) == RC_OK)
+        return true;
+    msg_warn(NULL, "%s; frames come through shared memory", err_text());
+    return false;
+}
+
+static void
+leave(struct stream_in *in)
+{
+    if (in->share == NULL)
+        return;
+    in->bk->share_close(in->dev, in->share);
+    in->share = NULL;
+    ring_leave(in->ring);
+}
+
 /* A ring that cannot be opened from here is left alone: then the writer sends bytes. */
 static int
 parse_begin(struct stream_in *in, struct stream_frame *f)
@@ -275,7 +363,7 @@ parse_begin(struct stream_in *in, struct stream_frame *f)
     TRY(parse_points(f));
     if (path == NULL || in->ring != NULL)
         return RC_OK;
-    rc = ring_attach(&in->ring, path);
+    rc = ring_attach(&in->ring, path, take_note, in);
     return rc == RC_NOINPUT ? RC_OK : rc;
 }
 
@@ -297,7 +385,7 @@ parse(struct stream_in *in, struct stream_frame *f)
     if (f->kind == STREAM_CACHE)
         return parse_cache(f);
     f->ring = in->ring;
-    return f->kind == STREAM_INPUT ? parse_input(f) : RC_OK;
+    return f->kind == STREAM_INPUT ? parse_input(in, f) : RC_OK;
 }
 
 int
@@ -305,13 +393,17 @@ stream_next(struct stream_in *in, struct stream_frame *f)
 {
     int rc;
 
-    *f = (struct stream_frame){ .kind = STREAM_BEGIN };
-    TRY(st_read_frame(&f->st, in->fd));
-    if ((rc = parse(in, f)) != RC_OK) {
+    for (;;) {
+        *f = (struct stream_frame){ .kind = STREAM_BEGIN };
+        TRY(st_read_frame(&f->st, in->fd));
+        if ((rc = parse(in, f)) == RC_OK && f->kind != STREAM_LEAVE)
+            return RC_OK;
         f->x = NULL;
         stream_done(f);
+        if (rc != RC_OK)
+            return rc;
+        leave(in);
     }
-    return rc;
 }
 
 void
@@ -325,6 +417,7 @@ stream_done(struct stream_frame *f)
 void
 stream_in_close(struct stream_in *in)
 {
+    leave(in);
     ring_close(in->ring);
     in->ring = NULL;
 }

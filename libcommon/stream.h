@@ -10,6 +10,7 @@
  *     cache   step, block: what attention cached at the step's point o; tensor "range" F32 [2 heads, 2], -min and max
  *             of keys, then of values, over the block's tokens
  *     end     step: all blocks have been sent
+ *     leave   step 0: the sender frees the device memory that it shared; stream_next() lets go of it and reads on
  *     failed  step: the sender has said why and gives up; whoever reads it ends with RC_RETRY and says nothing
  * and the stream ends with its file.
  *
@@ -20,6 +21,7 @@
 #ifndef LLMC_STREAM_H
 #define LLMC_STREAM_H
 
+#include "../kernels/backend.h"
 #include "arch.h"
 #include "ring.h"
 #include "safetensors.h"
@@ -29,21 +31,26 @@
 #define STREAM_FAILED_LINE "!failed"
 #define STREAM_END_LINE    "!end"
 
-enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_CACHE, STREAM_END, STREAM_FAILED };
+enum stream_kind { STREAM_BEGIN, STREAM_INPUT, STREAM_CACHE, STREAM_END, STREAM_FAILED, STREAM_LEAVE };
 
 /* A writer. */
 struct stream_out {
-    int          fd;
-    struct ring *ring;    /* NULL: bytes go through fd */
-    bool         tried;   /* whether the reader opened the ring has been found out */
-    int          wait_ms; /* for a reader to open it */
-    uint32_t     sent;    /* frames in the ring */
+    int           fd;
+    struct ring  *ring;    /* NULL: bytes go through fd */
+    struct share *share;   /* slots of the device in place of the ring's; NULL: those */
+    bool          tried;   /* whether the reader opened the ring has been found out */
+    int           wait_ms; /* for a reader to open it */
+    uint32_t      sent;    /* frames in the ring */
+    const struct backend *bk; /* the caller sets both after stream_open: inputs may lie on this device; NULL: never */
+    struct dev   *dev;
 };
 
 /* Shared memory for so many inputs of at most so many bytes, which is used once a reader has opened it; 0 of either:
  * everything through fd. One that the reader reads, one that waits for it, and one that is written keep both busy. */
 void stream_open(struct stream_out *o, int fd, size_t largest, int slots);
 void stream_close(struct stream_out *o);
+/* After bk and dev are set: frames stay on the device if the reader is there, too; else it says why not, once. */
+void stream_share(struct stream_out *o);
 /* RC_IO; where the reader of the ring went away, too. */
 int stream_begin(struct stream_out *o, int step, const char *plan, const bool *points); /* [ARCH_POINTS_MAX] */
 int stream_input(struct stream_out *o, int step, enum point point, int block, int sequences, const void *x,
@@ -55,10 +62,13 @@ int stream_cache(struct stream_out *o, int step, int block, const float *range, 
 int stream_end(struct stream_out *o, int step);
 int stream_failed(int fd, int step);
 
-/* A reader: zero it but for fd. */
+/* A reader: zero it but for fd and, where inputs may come by device memory, bk and dev. */
 struct stream_in {
-    int          fd;
-    struct ring *ring;
+    int           fd;
+    struct ring  *ring;
+    const struct backend *bk;
+    struct dev   *dev;
+    struct share *share; /* inputs lie there, not in the ring */
 };
 
 struct stream_frame {
@@ -67,7 +77,7 @@ struct stream_frame {
     enum point       point;
     int              cols;
     enum dtype       dtype;
-    const void      *x;    /* of INPUT, valid until stream_done; of CACHE, [rows, 2] F32 */
+    const void      *x;    /* of INPUT, valid until stream_done, perhaps the device's; of CACHE, [rows, 2] F32 */
     const void      *original; /* of INPUT, as x; NULL: no pair */
     struct st_file   st;
     struct ring     *ring; /* x lies there */

@@ -39,14 +39,16 @@ try()   # NAME COMMAND...
 }
 
 # One run of all stages; prints modules and losses.
-stages()    # BACKEND DIR SCHEME
+stages()    # BACKEND DIR SCHEME [FRAMES]
 {
 	b="$build/bin"
 	rm -rf "$2"
 	"$b/llmc-shard" -C "$2" -m "$demo" -s "$3" -d "$demo/calib.jsonl" -n 128 -l 256 -q >"$2.plan" || return
-	"$b/llmc-calib" -C "$2" -q --backend "$1" | "$b/llmc-hessian" -C "$2" -q --backend "$1" |
-	    "$b/llmc-gptq" -C "$2" -q --backend "$1" >"$2.tsv" || return
-	[ -z "$(find "$2/weights" -type l)" ]
+	"$b/llmc-calib" -C "$2" -q --backend "$1" --frames "${4:-shm}" 2>"$2.said" |
+	    "$b/llmc-hessian" -C "$2" -q --backend "$1" 2>>"$2.said" | "$b/llmc-gptq" -C "$2" -q --backend "$1" >"$2.tsv"
+	t_rc=$?
+	cat "$2.said"
+	[ "$t_rc" -eq 0 ] && [ -z "$(find "$2/weights" -type l)" ]
 }
 
 ranks()     # COMM DIR
@@ -79,12 +81,16 @@ checks()
 	trap 'exit 1' HUP INT TERM
 	part 'every operation against ref and cpu'
 	try 'test-cuda' env LLMC_CUDA="$so" "$build/t/test-cuda"
+	try 'test-cuda-forward' env LLMC_CUDA="$so" "$build/t/test-cuda-forward"
 	part 'whole runs of the demo model'
 	for s in W4A16 NVFP4A16; do
 		try "$s on the cpu" stages cpu "$tmp/cpu.$s" "$s"
 		try "$s on the device" stages cuda "$tmp/one.$s" "$s"
 		try "$s again" stages cuda "$tmp/two.$s" "$s"
 		try "$s: the same bytes twice" same "$tmp/one.$s" "$tmp/two.$s"
+		try "$s with frames on the device" stages cuda "$tmp/frames.$s" "$s" cuda
+		try "$s: nobody says why they are not" [ ! -s "$tmp/frames.$s.said" ]
+		try "$s: the same bytes" same "$tmp/one.$s" "$tmp/frames.$s"
 		try "$s: as good as on the cpu" as_good "$tmp/cpu.$s" "$tmp/one.$s"
 		as_good "$tmp/cpu.$s" "$tmp/one.$s" >>"$report" 2>&1
 	done
@@ -127,7 +133,7 @@ command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 || {
 	echo 'cuda-report: no NVIDIA GPU here (nvidia-smi does not find one)' >&2
 	exit 69
 }
-make -s -j"$(nproc)" B="$build" all "$build/t/test-cuda" "$build/t/bench-cuda" || exit
+make -s -j"$(nproc)" B="$build" all "$build/t/test-cuda" "$build/t/test-cuda-forward" "$build/t/bench-cuda" || exit
 [ -r "$so" ] || {
 	echo "cuda-report: $so was not built: is nvcc installed?" >&2
 	exit 69

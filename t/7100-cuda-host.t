@@ -119,6 +119,52 @@ ok 'little device memory: the same bytes' '
     weights little | diff want -
 '
 
+# --- frames on the device ---
+
+frames() {  # NEW WAY CALIB HESSIAN [VARIABLE=VALUE of llmc-hessian]: the first step's sums; what is said in NEW.err
+    rm -rf "$1" && cp -a p "$1" || return
+    LLMC_CUDA_COUNT=$PWD/$1.count llmc-calib -C "$1" -q -s 0 --backend "$3" --frames "$2" 2>"$1.err" |
+        env $5 LLMC_CUDA_COUNT="$PWD/$1.count" llmc-hessian -C "$1" -q --keep --backend "$4" >/dev/null 2>>"$1.err" &&
+        (cd "$1/hessian" && sha256sum */*)
+}
+
+ok 'modules that see the codes before them, frames on the device: the same bytes' '
+    rm -rf f && cp -a p f
+    llmc-calib -C f -q --backend cuda --frames cuda | llmc-hessian -C f -q --backend cuda |
+        llmc-gptq -C f -q --backend cuda >f.tsv
+    weights f | diff want -
+'
+frames shm shm cuda cuda >sums
+frames shm.cpu shm cuda cpu >sums.cpu
+ok 'frames on the device: the sums are the same, and nobody copies a frame' '
+    frames f cuda cuda cuda | diff sums - && ! [ -s f.err ]
+    awk -F "\t" "/calib/ { back = \$3; inside = \$4 } /hessian/ { to = \$2 }
+        END { exit !(back == 0 && inside > 300000 && to < 10000) }" f.count || { cat f.count; false; }
+'
+ok 'the same at once' 'LLMC_CUDA_HOST=now frames f cuda cuda cuda | diff sums -'
+ok 'a reader that is on the cpu: shared memory, and one line says so' '
+    frames f cuda cuda cpu | diff sums.cpu -
+    oneline f.err && grep -q "llmc-hessian: .*no device memory; frames come through shared memory" f.err
+'
+ok 'a writer that is: the same' '
+    frames f cuda cpu cuda >/dev/null
+    oneline f.err && grep -q "llmc-calib: .*no device memory; frames go through shared memory" f.err
+'
+ok 'handles that the writer cannot make' '
+    LLMC_CUDA_FAIL=ipc:2 frames f cuda cuda cuda | diff sums -
+    oneline f.err && grep -q "CUDA: .*; frames go through shared memory" f.err
+'
+ok 'handles that the reader cannot open' '
+    frames f cuda cuda cuda LLMC_CUDA_FAIL=ipc:2 | diff sums -
+    oneline f.err && grep -q "CUDA: .*; frames come through shared memory" f.err
+'
+fails 69 'a reader that fails while frames are under way ends both' '
+    rm -rf f && cp -a p f
+    { llmc-calib -C f -q --timeout 60 --backend cuda --frames cuda || echo $? >calib.status; } |
+        LLMC_CUDA_FAIL=gemm:1 llmc-hessian -C f -q --backend cuda >/dev/null 2>err
+'
+ok 'with one line' 'oneline err && [ "$(cat calib.status)" -ne 0 ]'
+
 # --- failures ---
 
 weights p.cpu >cpu.want

@@ -1,4 +1,5 @@
 /* llmc-calib - run calibration samples through the model step by step and emit the inputs of its modules */
+#include "../libcommon/ahead.h"
 #include "../libcommon/emit.h"
 #include "../libcommon/experts.h"
 #include "../libcommon/mem.h"
@@ -27,7 +28,7 @@ static struct {
     bool            again, dry;
 } cfg = { .run = RUN_OPTS_DEFAULT, .step = -1, .state_seconds = 60, .timeout = 3600, .frames = "shm" };
 
-static const char *const frames[] = { "shm", "inline", NULL };
+static const char *const frames[] = { "shm", "cuda", "inline", NULL };
 
 static const struct opt options[] = {
     RUN_OPTS(&cfg.run),
@@ -35,7 +36,8 @@ static const struct opt options[] = {
     OPT_INT('s', "step", &cfg.step, 0, 1 << 30, "n", "emit the inputs of this step alone, and do not wait"),
     OPT_FLAG(0, "again", &cfg.again, "emit inputs of modules that are compressed already, too"),
     OPT_INT(0, "state-seconds", &cfg.state_seconds, 0, 1 << 30, "n", "save hidden states so often; 0: after each step"),
-    OPT_CHOICE(0, "frames", &cfg.frames, frames, "way", "of inputs in a pipe: shm, if the reader opens it, or inline"),
+    OPT_CHOICE(0, "frames", &cfg.frames, frames, "way",
+        "of inputs in a pipe: shm or cuda, if the reader opens it, or inline"),
     OPT_INT(0, "timeout", &cfg.timeout, 1, 1 << 30, "n", "seconds to wait for a step's modules"),
     OPT_FLAG('n', "dry-run", &cfg.dry, "print the steps and stop"),
     OPT_END
@@ -220,7 +222,7 @@ capture_block(struct calib *c, int step, int i, bool keep)
 
 /* Inputs of every point of the step, with weights as they stand. keep: the outputs become the blocks' states. */
 static int
-capture(struct calib *c, int step, bool keep)
+capture(struct calib *c, int step, int last, bool keep)
 {
     const struct step *s = &c->run.plan.steps[step];
     bool one = one_point(s);
@@ -239,6 +241,8 @@ capture(struct calib *c, int step, bool keep)
             break;
         say_block(c, step, i);
         rc = one ? emit(c, step, i, &c->blocks[i], original_block(c, i)) : capture_block(c, step, i, keep);
+        if (i == 0 && !one)
+            ahead_fetch(&c->fwd, &c->original, &c->run, step, last, true);
         block_idle(c, i);
     }
     if (rc == RC_OK)
@@ -283,7 +287,7 @@ pass_original(struct calib *c, int step)
 
 /* All blocks through the step's modules as they stand. */
 static int
-propagate(struct calib *c, int step, bool ahead)
+propagate(struct calib *c, int step, int last, bool ahead)
 {
     const struct step *s = &c->run.plan.steps[step];
     double apart[2] = { 0 }, size[2] = { 0 }; /* of blocks in the sums, and of those kept out */
@@ -299,6 +303,8 @@ propagate(struct calib *c, int step, bool ahead)
         TRY(load_norms(c, s->layer));
         for (int p = s->first_point; p < s->end_point; p++)
             TRY(fwd_step(&c->fwd, &c->blocks[i]));
+        if (i == 0)
+            ahead_fetch(&c->fwd, &c->original, &c->run, step, last, false);
         if (c->original.on && (held || c->ids[i] % ORIGINAL_SHARE == 0))
             TRY(original_distance(&c->original, &c->blocks[i], i, &apart[held], &size[held]));
         if (ahead) {
@@ -343,14 +349,14 @@ one_step(struct calib *c, int step, int last)
     if (step == 0 || c->run.plan.steps[step - 1].layer != c->run.plan.steps[step].layer)
         run_ahead(&c->run, c->run.plan.steps[step].layer + 1);
     if (capture_it && c->ahead != step)
-        TRY(capture(c, step, mode == SEQUENTIAL_NONE));
+        TRY(capture(c, step, last, mode == SEQUENTIAL_NONE));
     captured = clock_seconds();
     if (step < last) {
         TRY(pass_original(c, step));
         if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
             TRY(wait_step(c, step));
         if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
-            TRY(propagate(c, step, can_capture_ahead(c, step, last)));
+            TRY(propagate(c, step, last, can_capture_ahead(c, step, last)));
     }
     event_emit(&c->run.log, "step", EVENT_INT("step", step), EVENT_REAL("capture_seconds", captured - start),
         EVENT_REAL("seconds", clock_seconds() - start));
@@ -424,13 +430,17 @@ calibrate(struct calib *c)
     c->fwd.eager = c->run.plan.sequential == SEQUENTIAL_LAYER; /* as the peer whose order that is */
     c->fwd.watch_cache = c->run.plan.recipe->has_cache;
     c->piped = fstat(STDOUT_FILENO, &st) == 0 && S_ISFIFO(st.st_mode);
-    TRY(state_place(&place, &c->run, c->piped && strcmp(cfg.frames, "shm") == 0));
+    TRY(state_place(&place, &c->run, c->piped && strcmp(cfg.frames, "inline") != 0));
     c->fwd.spill = c->spill = place.spill;
     c->emit.run = &c->run;
     c->emit.fwd = &c->fwd;
     c->emit.original = &c->original;
     TRY(open_blocks(c, limit, &first));
     stream_open(&c->emit.out, STDOUT_FILENO, place.frame_bytes, place.frames);
+    c->emit.out.bk = c->run.bk;
+    c->emit.out.dev = c->run.dev;
+    if (strcmp(cfg.frames, "cuda") == 0)
+        stream_share(&c->emit.out);
     c->saved = clock_seconds();
     for (int step = first; step <= last; step++)
         TRY(one_step(c, step, last));

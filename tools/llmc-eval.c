@@ -211,6 +211,8 @@ layer(struct eval *e, int l)
             TRY(fwd_step(&e->fwd, &e->blocks[b]));
         fwd_block_idle(&e->blocks[b]);
         fwd_block_hand_on(&e->blocks[b], &e->blocks[(b + 1) % e->block_count]);
+        if (b == 0 && l + 1 < e->src.arch.layers)
+            fwd_fetch(&e->fwd, source_dense, l + 1, 0, POINT_COUNT);
     }
     fwd_unload(&e->fwd);
     return RC_OK;
@@ -270,6 +272,18 @@ dump_logits(struct eval *e, struct tensor *t, float **own)
     return rc;
 }
 
+static int
+read_hidden(struct eval *e, float *out, size_t n)
+{
+    const void *host;
+    void *own;
+
+    TRY(fwd_read(e->bk, e->dev, e->blocks[0].hidden, n * dtype_size(e->fwd.dt), &host, &own));
+    (void)dtype_to_f32(out, host, e->fwd.dt, n);
+    mem_free(own);
+    return RC_OK;
+}
+
 /* hidden.0 is the embedding, hidden.N what leaves the last layer; for comparison with other implementations. */
 static int
 dump(struct eval *e)
@@ -288,7 +302,7 @@ dump(struct eval *e)
         if ((own[l] = mem_alloc(n, sizeof(float))) == NULL)
             rc = RC_OS;
         else
-            (void)dtype_to_f32(own[l], e->blocks[0].hidden, e->fwd.dt, n);
+            rc = read_hidden(e, own[l], n);
         (void)snprintf(names[l], sizeof(names[l]), "hidden.%d", l);
         t[l] = tensor_2d(names[l], DT_F32, e->blocks[0].rows, width, own[l]);
     }

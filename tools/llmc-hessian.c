@@ -459,6 +459,7 @@ main(int argc, char *argv[])
     if ((rc = run_open(&s.run, tool.name, &cfg.run)) != RC_OK)
         die(rc, "%s", err_text());
     s.total = arch_point_total(&s.run.arch);
+    in.bk = s.run.bk, in.dev = s.run.dev;
     s.durable = cfg.keep || fstat(STDOUT_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode);
     if ((rc = run_need(&s.run, BUDGET_HESSIAN)) == RC_OK &&
         (rc = comm_open(&s.comm, &s.run, cfg.comm, cfg.timeout)) == RC_OK &&

@@ -1,4 +1,4 @@
-/* dev - the device: open and close, memory under a budget, copies through pinned buffers, the table of members */
+/* dev - the device: open and close, copies through pinned buffers, flows, the table of members */
 #include "cuda.h"
 
 static const size_t PIECE = 8 << 20,       /* bytes of one pinned copy */
@@ -31,8 +31,13 @@ cuda_close(struct dev *dev)
     if (dev == NULL)
         return;
     if ((c = cuda_of(dev)) != NULL) {
+        cuda_idle(c);
         for (int i = 0; i < SLOT_COUNT; i++)
             (void)cudaFree(c->slot[i].p);
+        for (size_t i = 0; i < c->piece_count; i++)
+            if (c->piece[i].use != USE_LENT)
+                (void)cudaFree(c->piece[i].p);
+        mem_free(c->piece);
         for (auto &pin : c->pin)
             (void)cudaFreeHost(pin.p);
         if (c->solver != NULL)
@@ -44,6 +49,8 @@ cuda_close(struct dev *dev)
             for (cudaEvent_t e : { c->in_done[i], c->run_done[i], c->out_done[i] })
                 if (e != NULL)
                     (void)cudaEventDestroy(e);
+        if (c->turn != NULL)
+            (void)cudaEventDestroy(c->turn);
         for (cudaStream_t s : { c->in, c->run, c->out })
             if (s != NULL)
                 (void)cudaStreamDestroy(s);
@@ -62,6 +69,7 @@ open_streams(struct cuda *c)
     for (int i = 0; i < 2; i++)
         for (cudaEvent_t *e : { &c->in_done[i], &c->run_done[i], &c->out_done[i] })
             CUDA_TRY(cudaEventCreateWithFlags(e, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventCreateWithFlags(&c->turn, cudaEventDisableTiming));
     return RC_OK;
 }
 
@@ -112,94 +120,66 @@ cuda_open(struct dev **out, const struct dev_opts *o)
     return RC_OK;
 }
 
+void
+cuda_begin(struct cuda *c)
+{
+    c->member++;
+    c->followed = false;
+}
+
+void
+cuda_idle(struct cuda *c)
+{
+    for (cudaStream_t s : { c->in, c->run })
+        if (s != NULL)
+            (void)cudaStreamSynchronize(s);
+    c->busy = false;
+}
+
 int
 cuda_settle(struct cuda *c, int rc)
 {
-    if (rc != RC_OK)
-        for (cudaStream_t s : { c->in, c->run, c->out })
-            (void)cudaStreamSynchronize(s);
+    if (rc != RC_OK) {
+        cuda_idle(c);
+        (void)cudaStreamSynchronize(c->out);
+    }
     return rc;
 }
 
-/* --- memory --- */
-
-static void
-release(struct cuda *c, int slot)
-{
-    if (c->slot[slot].p == NULL)
-        return;
-    (void)cudaFree(c->slot[slot].p);
-    c->slots -= c->slot[slot].bytes;
-    c->slot[slot].p = NULL;
-    c->slot[slot].bytes = 0;
-}
-
-/* What no member uses now. */
-static void
-release_idle(struct cuda *c)
-{
-    for (int i = 0; i < SLOT_COUNT; i++)
-        if (c->slot[i].member != c->member)
-            release(c, i);
-}
-
-static int
-allocate(struct cuda *c, size_t bytes, void **out)
-{
-    if (c->weights + c->slots + bytes > c->budget)
-        release_idle(c);
-    if (c->weights + c->slots + bytes > c->budget)
-        return err_set(RC_OS, "CUDA: %zu bytes wanted, %zu of %zu are taken", bytes, c->weights + c->slots, c->budget);
-    if (cudaMalloc(out, bytes) == cudaSuccess)
-        return RC_OK;
-    (void)cudaGetLastError();
-    release_idle(c);
-    CUDA_TRY(cudaMalloc(out, bytes));
-    return RC_OK;
-}
-
-int
-cuda_need(struct cuda *c, int slot, size_t bytes, void **out)
-{
-    c->slot[slot].member = c->member;
-    if (c->slot[slot].bytes < bytes) {
-        release(c, slot);
-        TRY(allocate(c, bytes, &c->slot[slot].p));
-        c->slot[slot].bytes = bytes;
-        c->slots += bytes;
-    }
-    *out = c->slot[slot].p;
-    return RC_OK;
-}
-
-size_t
-cuda_room(const struct cuda *c)
-{
-    return c->budget > c->weights ? c->budget - c->weights : 0;
-}
-
-/* A quarter is left for everything else. */
-int
-cuda_weight_room(struct cuda *c, size_t bytes, void **out)
-{
-    if (c->weights + bytes > c->budget / 4 * 3)
-        return err_set(RC_OS, "CUDA: no room for a weight of %zu bytes", bytes);
-    TRY(allocate(c, bytes, out));
-    c->weights += bytes;
-    return RC_OK;
-}
+/* --- copies --- */
 
 static int
 need_pin(struct cuda *c, int i, size_t bytes)
 {
+    void *p;
+
     if (c->pin[i].bytes >= bytes)
         return RC_OK;
-    CUDA_TRY(cudaEventSynchronize(i < 2 ? c->in_done[i] : c->out_done[i - 2])); /* a copy may still read it */
+    CUDA_TRY(cudaMallocHost(&p, bytes));
+    CUDA_TRY(cudaEventSynchronize(i < 2 ? c->in_done[i] : c->out_done[i - 2])); /* a copy may still read the old one */
     (void)cudaFreeHost(c->pin[i].p);
-    c->pin[i].p = NULL;
-    c->pin[i].bytes = 0;
-    CUDA_TRY(cudaMallocHost(&c->pin[i].p, bytes));
+    c->pin[i].p = p;
     c->pin[i].bytes = bytes;
+    return RC_OK;
+}
+
+int
+cuda_pins(struct cuda *c)
+{
+    for (int i = 0; i < 4; i++)
+        TRY(need_pin(c, i, PIECE));
+    return RC_OK;
+}
+
+/* `in` must not write to what a member before this one may still read. */
+static int
+follow(struct cuda *c)
+{
+    if (!c->busy || c->followed)
+        return RC_OK;
+    CUDA_TRY(cudaEventRecord(c->turn, c->run));
+    CUDA_TRY(cudaStreamWaitEvent(c->in, c->turn, 0));
+    c->followed = true;
     return RC_OK;
 }
 
@@ -240,21 +220,30 @@ copy_rows(struct cuda *c, struct copy j)
 }
 
 int
-cuda_upload(struct cuda *c, void *to, const void *from, size_t bytes)
+cuda_send(struct cuda *c, void *to, const void *from, size_t bytes)
 {
-    int last = 0;
-
     for (int i = 0; i < 2; i++)
         TRY(need_pin(c, i, bytes < PIECE ? bytes : PIECE));
-    for (size_t at = 0; at < bytes; at += PIECE, last ^= 1) {
+    for (size_t at = 0; at < bytes; at += PIECE) {
         size_t part = bytes - at < PIECE ? bytes - at : PIECE;
+        int i = c->next_in;
 
-        CUDA_TRY(cudaEventSynchronize(c->in_done[last]));
-        copy_rows(c, (struct copy){ (char *)c->pin[last].p, (const char *)from + at, part, part, part, 1, 1 });
-        CUDA_TRY(cudaMemcpyAsync((char *)to + at, c->pin[last].p, part, cudaMemcpyHostToDevice, c->in));
-        CUDA_TRY(cudaEventRecord(c->in_done[last], c->in));
-        CUDA_TRY(cudaStreamWaitEvent(c->run, c->in_done[last], 0));
+        CUDA_TRY(cudaEventSynchronize(c->in_done[i]));
+        copy_rows(c, (struct copy){ (char *)c->pin[i].p, (const char *)from + at, part, part, part, 1, 1 });
+        CUDA_TRY(cudaMemcpyAsync((char *)to + at, c->pin[i].p, part, cudaMemcpyHostToDevice, c->in));
+        CUDA_TRY(cudaEventRecord(c->in_done[i], c->in));
+        c->next_in ^= 1;
     }
+    return RC_OK;
+}
+
+int
+cuda_upload(struct cuda *c, void *to, const void *from, size_t bytes)
+{
+    TRY(follow(c));
+    TRY(cuda_send(c, to, from, bytes));
+    if (bytes > 0)
+        CUDA_TRY(cudaStreamWaitEvent(c->run, c->in_done[c->next_in ^ 1], 0));
     return RC_OK;
 }
 
@@ -304,7 +293,9 @@ cuda_download(struct cuda *c, void *to, const void *from, size_t bytes)
     struct target t = { c, (char *)to };
 
     CUDA_TRY(cudaEventRecord(c->run_done[0], c->run));
-    return cuda_drain(c, c->run_done[0], from, bytes, copy_bytes, &t);
+    TRY(cuda_drain(c, c->run_done[0], from, bytes, copy_bytes, &t));
+    c->busy = c->busy && bytes == 0;
+    return RC_OK;
 }
 
 /* --- flows --- */
@@ -321,8 +312,51 @@ cuda_step(const struct flow *f, int unit)
 }
 
 struct steps {
+    bool  here[CUDA_INPUTS], out_here; /* on the device, rows close together: in place */
     void *in[2][CUDA_INPUTS], *out[2];
 };
+
+static bool
+in_place(const struct cuda *c, const struct part *p)
+{
+    return p->stride == p->width && cuda_has(c, p->p);
+}
+
+static char *
+row_of(const struct part *p, int row)
+{
+    return (char *)(uintptr_t)p->p + (size_t)row * p->stride;
+}
+
+/* All of it is on the device. */
+static bool
+flow_stays(struct cuda *c, const struct flow *f, struct steps *s)
+{
+    bool stays;
+
+    s->out_here = f->out.p != NULL && in_place(c, &f->out);
+    stays = s->out_here || f->out.p == NULL;
+    for (int k = 0; k < CUDA_INPUTS; k++) {
+        s->here[k] = f->in[k].p != NULL && in_place(c, &f->in[k]);
+        stays = stays && (s->here[k] || f->in[k].p == NULL);
+    }
+    return stays;
+}
+
+static int
+flow_there(struct cuda *c, const struct flow *f)
+{
+    void *in[CUDA_INPUTS] = { NULL, NULL, NULL };
+
+    for (int row = 0; row < f->rows; row += f->step) {
+        int rows = f->rows - row < f->step ? f->rows - row : f->step;
+
+        for (int k = 0; k < CUDA_INPUTS; k++)
+            in[k] = f->in[k].p != NULL ? row_of(&f->in[k], row) : NULL;
+        TRY(f->launch(c, f->ctx, row, rows, in, f->out.p != NULL ? row_of(&f->out, row) : NULL));
+    }
+    return RC_OK;
+}
 
 static int
 flow_rooms(struct cuda *c, const struct flow *f, struct steps *s)
@@ -330,23 +364,24 @@ flow_rooms(struct cuda *c, const struct flow *f, struct steps *s)
     size_t step = (size_t)(f->step < f->rows ? f->step : f->rows), inward = 0;
 
     for (int i = 0; i < 2 && (i == 0 || f->rows > f->step); i++) {
-        for (int k = 0; k < CUDA_INPUTS; k++)
-            if (f->in[k].p != NULL)
-                TRY(cuda_need(c, SLOT_IN + 2 * k + i, step * f->in[k].width, &s->in[i][k]));
-        if (f->out.p != NULL)
-            TRY(cuda_need(c, SLOT_OUT + i, step * f->out.width, &s->out[i]));
         inward = 0;
-        for (const struct part &in : f->in)
-            inward += in.p != NULL ? step * in.width : 0;
+        for (int k = 0; k < CUDA_INPUTS; k++) {
+            if (f->in[k].p == NULL || s->here[k])
+                continue;
+            TRY(cuda_need(c, SLOT_IN + 2 * k + i, step * f->in[k].width, &s->in[i][k]));
+            inward += step * f->in[k].width;
+        }
+        if (f->out.p != NULL && !s->out_here)
+            TRY(cuda_need(c, SLOT_OUT + i, step * f->out.width, &s->out[i]));
         TRY(need_pin(c, i, inward));
-        TRY(need_pin(c, 2 + i, step * f->out.width + 1));
+        TRY(need_pin(c, 2 + i, (s->out_here ? 0 : step * f->out.width) + 1));
     }
-    return RC_OK;
+    return follow(c);
 }
 
 /* The inputs of rows from row0 on, into pair i of the buffers. */
 static int
-flow_in(struct cuda *c, const struct flow *f, const struct steps *s, int i, int row0, int rows)
+flow_in(struct cuda *c, const struct flow *f, struct steps *s, int i, int row0, int rows)
 {
     char *pin = (char *)c->pin[i].p;
 
@@ -356,21 +391,34 @@ flow_in(struct cuda *c, const struct flow *f, const struct steps *s, int i, int 
 
         if (p->p == NULL)
             continue;
-        copy_rows(c, (struct copy){ pin, (const char *)p->p + (size_t)row0 * p->stride, p->width, p->stride, p->width,
-            rows, 1 });
-        CUDA_TRY(cudaMemcpyAsync(s->in[i][k], pin, (size_t)rows * p->width, cudaMemcpyHostToDevice, c->in));
-        pin += (size_t)rows * p->width;
+        if (s->here[k]) {
+            s->in[i][k] = row_of(p, row0);
+        } else if (cuda_has(c, p->p)) {
+            CUDA_TRY(cudaMemcpy2DAsync(s->in[i][k], p->width, row_of(p, row0), p->stride, p->width, (size_t)rows,
+                cudaMemcpyDeviceToDevice, c->run));
+        } else {
+            copy_rows(c, (struct copy){ pin, row_of(p, row0), p->width, p->stride, p->width, rows, 1 });
+            CUDA_TRY(cudaMemcpyAsync(s->in[i][k], pin, (size_t)rows * p->width, cudaMemcpyHostToDevice, c->in));
+            pin += (size_t)rows * p->width;
+        }
     }
     CUDA_TRY(cudaEventRecord(c->in_done[i], c->in));
     CUDA_TRY(cudaStreamWaitEvent(c->run, c->in_done[i], 0));
+    if (s->out_here)
+        s->out[i] = row_of(&f->out, row0);
     return RC_OK;
 }
 
 static int
-flow_out(struct cuda *c, const struct flow *f, const struct steps *s, int i, int rows)
+flow_out(struct cuda *c, const struct flow *f, const struct steps *s, int i, int row0, int rows)
 {
+    bool apart = f->out.p != NULL && !s->out_here && cuda_has(c, f->out.p);
+
+    if (apart)
+        CUDA_TRY(cudaMemcpy2DAsync(row_of(&f->out, row0), f->out.stride, s->out[i], f->out.width, f->out.width,
+            (size_t)rows, cudaMemcpyDeviceToDevice, c->run));
     CUDA_TRY(cudaEventRecord(c->run_done[i], c->run));
-    if (f->out.p == NULL)
+    if (f->out.p == NULL || s->out_here || apart)
         return RC_OK;
     CUDA_TRY(cudaStreamWaitEvent(c->out, c->run_done[i], 0));
     CUDA_TRY(cudaMemcpyAsync(c->pin[2 + i].p, s->out[i], (size_t)rows * f->out.width, cudaMemcpyDeviceToHost, c->out));
@@ -382,19 +430,17 @@ flow_out(struct cuda *c, const struct flow *f, const struct steps *s, int i, int
 static int
 flow_take(struct cuda *c, const struct flow *f, int i, int row0, int rows)
 {
-    char *to = (char *)(uintptr_t)f->out.p;
-
     CUDA_TRY(cudaEventSynchronize(c->run_done[i])); /* an input's buffer may now be written to */
-    if (to == NULL)
+    if (f->out.p == NULL || cuda_has(c, f->out.p))
         return RC_OK;
     CUDA_TRY(cudaEventSynchronize(c->out_done[i]));
-    copy_rows(c, (struct copy){ to + (size_t)row0 * f->out.stride, (const char *)c->pin[2 + i].p, f->out.stride,
-        f->out.width, f->out.width, rows, 1 });
+    copy_rows(c, (struct copy){ row_of(&f->out, row0), (const char *)c->pin[2 + i].p, f->out.stride, f->out.width,
+        f->out.width, rows, 1 });
     return RC_OK;
 }
 
 static int
-flow_steps(struct cuda *c, const struct flow *f, const struct steps *s, bool *taken)
+flow_steps(struct cuda *c, const struct flow *f, struct steps *s, bool *taken)
 {
     int last = -1, i = 0, left = 0;
 
@@ -403,7 +449,7 @@ flow_steps(struct cuda *c, const struct flow *f, const struct steps *s, bool *ta
 
         TRY(flow_in(c, f, s, i, row, rows));
         TRY(f->launch(c, f->ctx, row, rows, s->in[i], s->out[i]));
-        TRY(flow_out(c, f, s, i, rows));
+        TRY(flow_out(c, f, s, i, row, rows));
         if (last >= 0) {
             *taken = true;
             TRY(flow_take(c, f, i ^ 1, last, left));
@@ -411,7 +457,9 @@ flow_steps(struct cuda *c, const struct flow *f, const struct steps *s, bool *ta
         last = row;
         left = rows;
     }
-    return flow_take(c, f, i ^ 1, last, left);
+    TRY(flow_take(c, f, i ^ 1, last, left));
+    c->busy = false;
+    return RC_OK;
 }
 
 int
@@ -423,6 +471,8 @@ cuda_flow(struct cuda *c, const struct flow *f)
 
     if (f->rows == 0)
         return RC_OK;
+    if (flow_stays(c, f, &s))
+        return flow_there(c, f);
     TRY(flow_rooms(c, f, &s));
     rc = flow_steps(c, f, &s, &taken);
     return rc == RC_OS && taken ? RC_UNAVAILABLE : rc; /* what is half done in place cannot be begun again */
@@ -447,12 +497,17 @@ backend_cuda_probe(void)
 const size_t backend_cuda_sizes[BACKEND_SIZE_COUNT] = BACKEND_SIZES;
 const struct backend backend_cuda = {
     .name = "cuda", .open = cuda_open, .close = cuda_close,
-    .weight_pack = cuda_weight_pack, .weight_free = cuda_weight_free, .matmul = cuda_matmul,
+    .alloc = cuda_alloc, .release = cuda_release, .holds = cuda_holds, .copy = cuda_copy, .zero = cuda_zero,
+    .share_make = cuda_share_make, .share_open = cuda_share_open, .share_put = cuda_share_put,
+    .share_get = cuda_share_get, .share_close = cuda_share_close,
+    .weight_pack = cuda_weight_pack, .weight_free = cuda_weight_free, .weight_fits = cuda_weight_fits,
+    .matmul = cuda_matmul,
     .rmsnorm = cuda_rmsnorm, .rope = cuda_rope, .attention = cuda_attention, .act_mul = cuda_act_mul,
-    .scale = cuda_scale, .add = cuda_add, .nll = cuda_nll, .round_act = cuda_round_act, .range = cuda_range,
+    .scale = cuda_scale, .add = cuda_add, .gather = cuda_gather, .add_rows = cuda_add_rows, .nll = cuda_nll,
+    .round_act = cuda_round_act, .range = cuda_range,
     .syrk = cuda_syrk, .cross = cuda_cross, .colsq = cuda_colsq, .distance = cuda_distance,
-    .scales = cuda_scales, .factor = cuda_factor, .gptq = cuda_gptq, .correction = cuda_correction,
-    .correct = cuda_correct,
+    .scales = cuda_scales, .factor = cuda_factor, .gptq = cuda_gptq, .gptq_batch = cuda_gptq_batch,
+    .correction = cuda_correction, .correct = cuda_correct,
 };
 
 }

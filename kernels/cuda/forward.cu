@@ -1,5 +1,6 @@
 /* forward - weights on the device, products by cuBLAS, the rest of the forward pass by kernels of our own
  *
+ * A weight is on its way when it is packed: `in` copies it and converts it, and whatever multiplies by it waits.
  * A product is cut into GEMM_ROWS rows whatever memory there is, so that the library sees the same shapes, and gives
  * the same bytes, under any budget. bf16 products are summed in f32; f32 ones do not use TF32.
  */
@@ -13,6 +14,7 @@ enum { GEMM_ROWS = 2048, NLL_ROWS = 64, GRID_Y_MAX = 65535 };
 struct cuda_weight {
     void          *p;     /* [n, k] on the device, or NULL: only the host has it */
     size_t         bytes;
+    cudaEvent_t    there; /* it is; NULL with p */
     struct weight *host;  /* packed by the cpu backend, or NULL until it is needed */
 };
 
@@ -30,6 +32,17 @@ part_of(const void *p, size_t stride, size_t width)
 
 /* --- weights --- */
 
+/* What the device has of it. `in` writes to a weight in the order of packing, so that one may be dropped on its way. */
+static void
+drop(struct cuda *c, struct cuda_weight *cw)
+{
+    if (cw->there != NULL)
+        (void)cudaEventDestroy(cw->there);
+    cuda_give(c, cw->p);
+    cw->there = NULL;
+    cw->p = NULL;
+}
+
 void
 cuda_weight_free(struct dev *dev, struct weight *w)
 {
@@ -39,10 +52,7 @@ cuda_weight_free(struct dev *dev, struct weight *w)
     if (w == NULL)
         return;
     if ((cw = (struct cuda_weight *)w->impl) != NULL) {
-        if (cw->p != NULL) {
-            (void)cudaFree(cw->p);
-            c->weights -= cw->bytes;
-        }
+        drop(c, cw);
         c->cpu.weight_free(c->host, cw->host);
         mem_free(cw);
     }
@@ -55,24 +65,25 @@ convert(struct cuda *c, void *to, enum dtype dt, const void *w, enum dtype wdt, 
     struct map_kernel::args a = {};
 
     if (wdt == dt)
-        return cuda_upload(c, to, w, count * size_of(dt));
+        return cuda_send(c, to, w, count * size_of(dt));
     a.op = MAP_CONVERT;
     a.y = to;
     a.dt = dt;
     a.xdt = wdt;
     a.count = count;
-    TRY(cuda_need(c, SLOT_A, count * dtype_size(wdt), (void **)(uintptr_t)&a.x));
-    TRY(cuda_upload(c, (void *)(uintptr_t)a.x, w, count * dtype_size(wdt)));
-    return cuda_launch<map_kernel>(c, cuda_blocks(count, map_kernel::THREADS), 1, a);
+    TRY(cuda_need(c, SLOT_RAW, count * dtype_size(wdt), (void **)(uintptr_t)&a.x));
+    TRY(cuda_send(c, (void *)(uintptr_t)a.x, w, count * dtype_size(wdt)));
+    return cuda_launch_on<map_kernel>(c->in, cuda_blocks(count, map_kernel::THREADS), 1, a);
 }
 
 static int
 pack_on_device(struct cuda *c, struct cuda_weight *cw, const void *w, enum dtype wdt, enum dtype dt, size_t count)
 {
     cw->bytes = count * size_of(dt);
-    TRY(cuda_weight_room(c, cw->bytes, &cw->p));
+    TRY(cuda_take(c, USE_WEIGHT, cw->bytes, &cw->p));
     TRY(convert(c, cw->p, dt, w, wdt, count));
-    CUDA_TRY(cudaStreamSynchronize(c->run));
+    CUDA_TRY(cudaEventCreateWithFlags(&cw->there, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventRecord(cw->there, c->in));
     return RC_OK;
 }
 
@@ -87,16 +98,12 @@ pack(struct cuda *c, struct cuda_weight *cw, const void *w, enum dtype wdt, enum
 {
     int rc = RC_OS;
 
-    c->member++;
+    cuda_begin(c);
     if (convertible(wdt))
         rc = cuda_settle(c, pack_on_device(c, cw, w, wdt, dt, (size_t)n * (size_t)k));
     if (rc != RC_OS)
         return rc;
-    if (cw->p != NULL) {
-        (void)cudaFree(cw->p);
-        c->weights -= cw->bytes;
-        cw->p = NULL;
-    }
+    drop(c, cw);
     return c->cpu.weight_pack(c->host, &cw->host, w, wdt, dt, n, k);
 }
 
@@ -124,6 +131,12 @@ cuda_weight_pack(struct dev *dev, struct weight **out, const void *w, enum dtype
     return rc;
 }
 
+bool
+cuda_weight_fits(struct dev *dev, size_t bytes)
+{
+    return cuda_fits(cuda_of(dev), USE_WEIGHT, bytes);
+}
+
 /* The same weight for the cpu backend: brought back if only the device has it. */
 static int
 on_host(struct cuda *c, const struct weight *w, struct weight **out)
@@ -133,6 +146,7 @@ on_host(struct cuda *c, const struct weight *w, struct weight **out)
     void *tmp;
 
     if (cw->host == NULL) {
+        CUDA_TRY(cudaStreamWaitEvent(c->run, cw->there, 0));
         if ((tmp = mem_alloc(cw->bytes, 1)) == NULL)
             return RC_OS;
         if ((rc = cuda_download(c, tmp, cw->p, cw->bytes)) == RC_OK)
@@ -153,6 +167,8 @@ gemm(struct cuda *c, void *y, enum dtype ydt, const void *x, const struct weight
     cudaDataType_t t = w->dt == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F, ty = ydt == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
     float one = 1;
 
+    c->busy = true;
+    CUDA_TRY(cudaStreamWaitEvent(c->run, cw->there, 0));
     CUBLAS_TRY(cublasGemmEx(c->blas, CUBLAS_OP_T, CUBLAS_OP_N, w->n, rows, w->k, &one, cw->p, t, w->k, x, t, w->k,
         &beta, y, ty, w->n, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
     return RC_OK;
@@ -201,10 +217,8 @@ matmul_on_device(struct cuda *c, void *y, enum dtype ydt, const void *x, enum dt
 
     if (cw->p == NULL)
         return RC_OS;
-    if (bias != NULL) {
-        TRY(cuda_need(c, SLOT_A, (size_t)w->n * size_of(dt), (void **)(uintptr_t)&m.bias));
-        TRY(cuda_upload(c, (void *)(uintptr_t)m.bias, bias, (size_t)w->n * size_of(dt)));
-    }
+    if (bias != NULL)
+        TRY(cuda_param(c, SLOT_A, bias, (size_t)w->n * size_of(dt), &m.bias));
     return cuda_flow(c, &f);
 }
 
@@ -212,10 +226,16 @@ static int
 matmul_on_host(struct cuda *c, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows,
     const struct weight *w, const void *bias)
 {
+    struct borrow b = { c, RC_OK, 0, {} };
     struct weight *host;
+    const void *hx, *hb;
+    void *hy;
 
     TRY(on_host(c, w, &host));
-    return c->cpu.matmul(c->host, y, ydt, x, dt, rows, host, bias);
+    hx = cuda_borrow(&b, x, (size_t)rows * (size_t)w->k * size_of(dt), BORROW_READ);
+    hb = cuda_borrow(&b, bias, (size_t)w->n * size_of(dt), BORROW_READ);
+    hy = cuda_borrow(&b, y, (size_t)rows * (size_t)w->n * size_of(ydt), BORROW_WRITE);
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.matmul(c->host, hy, ydt, hx, dt, rows, host, hb) : b.rc);
 }
 
 int
@@ -270,10 +290,14 @@ static int
 nll_on_host(struct cuda *c, double *nll, const void *h, enum dtype dt, int rows, const struct weight *head,
     const int32_t *target, float softcap, float logit_scale)
 {
+    struct borrow b = { c, RC_OK, 0, {} };
     struct weight *host;
+    const void *hh;
 
     TRY(on_host(c, head, &host));
-    return c->cpu.nll(c->host, nll, h, dt, rows, host, target, softcap, logit_scale);
+    hh = cuda_borrow(&b, h, (size_t)rows * (size_t)head->k * size_of(dt), BORROW_READ);
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.nll(c->host, nll, hh, dt, rows, host, target, softcap, logit_scale)
+        : b.rc);
 }
 
 int
@@ -307,10 +331,21 @@ rmsnorm_on_device(struct cuda *c, void *y, const void *x, const void *w, enum dt
     size_t row = (size_t)n * size_of(dt);
     struct flow f = { rows, 1, { part_of(x, row, row) }, part_of(y, row, row), rmsnorm_step, &a };
 
-    TRY(cuda_need(c, SLOT_A, row, (void **)(uintptr_t)&a.w));
-    TRY(cuda_upload(c, (void *)(uintptr_t)a.w, w, row));
+    TRY(cuda_param(c, SLOT_A, w, row, &a.w));
     f.step = cuda_step(&f, 1);
     return cuda_flow(c, &f);
+}
+
+static int
+rmsnorm_on_host(struct cuda *c, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
+    enum norm norm)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    size_t row = (size_t)n * size_of(dt);
+    const void *hx = cuda_borrow(&b, x, (size_t)rows * row, BORROW_READ), *hw = cuda_borrow(&b, w, row, BORROW_READ);
+    void *hy = cuda_borrow(&b, y, (size_t)rows * row, BORROW_WRITE);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.rmsnorm(c->host, hy, hx, hw, dt, rows, n, eps, norm) : b.rc);
 }
 
 int
@@ -320,7 +355,7 @@ cuda_rmsnorm(struct dev *dev, void *y, const void *x, const void *w, enum dtype 
     struct cuda *c = cuda_of(dev);
 
     ON_DEVICE(c, rmsnorm_on_device(c, y, x, w, dt, rows, n, eps, norm),
-        c->cpu.rmsnorm(c->host, y, x, w, dt, rows, n, eps, norm));
+        rmsnorm_on_host(c, y, x, w, dt, rows, n, eps, norm));
 }
 
 /* In place in the output's buffer. */
@@ -333,7 +368,9 @@ rope_step(struct cuda *c, void *ctx, int row0, int rows, void *const *in, void *
     a.x = out;
     a.rows = rows;
     a.row0 = row0;
-    CUDA_TRY(cudaMemcpyAsync(out, in[0], heads * (size_t)a.head_dim * size_of(a.dt), cudaMemcpyDeviceToDevice, c->run));
+    if (out != in[0])
+        CUDA_TRY(cudaMemcpyAsync(out, in[0], heads * (size_t)a.head_dim * size_of(a.dt), cudaMemcpyDeviceToDevice,
+            c->run));
     return cuda_launch<rope_kernel>(c, (int)((heads * (size_t)a.half + rope_kernel::THREADS - 1) /
         rope_kernel::THREADS), 1, a);
 }
@@ -349,12 +386,30 @@ rope_on_device(struct cuda *c, void *x, enum dtype dt, int rows, int heads, int 
 
     if (a.half == 0)
         return RC_OK;
-    TRY(cuda_need(c, SLOT_A, table, (void **)(uintptr_t)&a.cos_t));
-    TRY(cuda_need(c, SLOT_B, table, (void **)(uintptr_t)&a.sin_t));
-    TRY(cuda_upload(c, (void *)(uintptr_t)a.cos_t, cos_t, table));
-    TRY(cuda_upload(c, (void *)(uintptr_t)a.sin_t, sin_t, table));
+    TRY(cuda_param(c, SLOT_A, cos_t, table, &a.cos_t));
+    TRY(cuda_param(c, SLOT_B, sin_t, table, &a.sin_t));
     f.step = cuda_step(&f, 1);
     return cuda_flow(c, &f);
+}
+
+/* Bytes of rows that are ld values apart. */
+static size_t
+extent(int rows, int ld, int width, enum dtype dt)
+{
+    return rows == 0 ? 0 : ((size_t)(rows - 1) * (size_t)ld + (size_t)width) * size_of(dt);
+}
+
+static int
+rope_on_host(struct cuda *c, void *x, enum dtype dt, int rows, int heads, int head_dim, int ld, const void *cos_t,
+    const void *sin_t, int rotary_dim, int tokens)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    size_t table = (size_t)tokens * (size_t)(rotary_dim / 2) * size_of(dt);
+    void *hx = cuda_borrow(&b, x, extent(rows, ld, heads * head_dim, dt), BORROW_READ | BORROW_WRITE);
+    const void *hc = cuda_borrow(&b, cos_t, table, BORROW_READ), *hs = cuda_borrow(&b, sin_t, table, BORROW_READ);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.rope(c->host, hx, dt, rows, heads, head_dim, ld, hc, hs, rotary_dim,
+        tokens) : b.rc);
 }
 
 int
@@ -364,7 +419,7 @@ cuda_rope(struct dev *dev, void *x, enum dtype dt, int rows, int heads, int head
     struct cuda *c = cuda_of(dev);
 
     ON_DEVICE(c, rope_on_device(c, x, dt, rows, heads, head_dim, ld, cos_t, sin_t, rotary_dim, tokens),
-        c->cpu.rope(c->host, x, dt, rows, heads, head_dim, ld, cos_t, sin_t, rotary_dim, tokens));
+        rope_on_host(c, x, dt, rows, heads, head_dim, ld, cos_t, sin_t, rotary_dim, tokens));
 }
 
 /* A step is whole sequences. */
@@ -404,6 +459,21 @@ attention_on_device(struct cuda *c, void *o, const void *q, int ldq, const void 
     return cuda_flow(c, &f);
 }
 
+static int
+attention_on_host(struct cuda *c, void *o, const void *q, int ldq, const void *k, int ldk, const void *v, int ldv,
+    enum dtype dt, int rows, const struct attn_args *a)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    int qo = a->heads * a->head_dim, kv = a->kv_heads * a->head_dim;
+    const void *hq = cuda_borrow(&b, q, extent(rows, ldq, qo, dt), BORROW_READ);
+    const void *hk = cuda_borrow(&b, k, extent(rows, ldk, kv, dt), BORROW_READ);
+    const void *hv = cuda_borrow(&b, v, extent(rows, ldv, kv, dt), BORROW_READ);
+    void *ho = cuda_borrow(&b, o, extent(rows, qo, qo, dt), BORROW_WRITE);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.attention(c->host, ho, hq, ldq, hk, ldk, hv, ldv, dt, rows, a)
+        : b.rc);
+}
+
 int
 cuda_attention(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v, int ldv,
     enum dtype dt, int rows, const struct attn_args *a)
@@ -411,7 +481,7 @@ cuda_attention(struct dev *dev, void *o, const void *q, int ldq, const void *k, 
     struct cuda *c = cuda_of(dev);
 
     ON_DEVICE(c, attention_on_device(c, o, q, ldq, k, ldk, v, ldv, dt, rows, a),
-        c->cpu.attention(c->host, o, q, ldq, k, ldk, v, ldv, dt, rows, a));
+        attention_on_host(c, o, q, ldq, k, ldk, v, ldv, dt, rows, a));
 }
 
 /* --- elements --- */
@@ -450,13 +520,34 @@ map(struct cuda *c, struct map_kernel::args a, void *y, const void *x, const voi
     return RC_OK;
 }
 
+static int
+act_mul_on_host(struct cuda *c, void *y, const void *g, const void *u, enum dtype dt, size_t count, enum act act)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    const void *hg = cuda_borrow(&b, g, count * size_of(dt), BORROW_READ);
+    const void *hu = cuda_borrow(&b, u, count * size_of(dt), BORROW_READ);
+    void *hy = cuda_borrow(&b, y, count * size_of(dt), BORROW_WRITE);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.act_mul(c->host, hy, hg, hu, dt, count, act) : b.rc);
+}
+
 int
 cuda_act_mul(struct dev *dev, void *y, const void *g, const void *u, enum dtype dt, size_t count, enum act act)
 {
     struct cuda *c = cuda_of(dev);
     struct map_kernel::args a = { MAP_ACT_MUL, NULL, NULL, NULL, dt, dt, 0, 0, 0, act };
 
-    ON_DEVICE(c, map(c, a, y, g, u, count), c->cpu.act_mul(c->host, y, g, u, dt, count, act));
+    ON_DEVICE(c, map(c, a, y, g, u, count), act_mul_on_host(c, y, g, u, dt, count, act));
+}
+
+static int
+add_on_host(struct cuda *c, void *x, const void *y, enum dtype dt, size_t count)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    void *hx = cuda_borrow(&b, x, count * size_of(dt), BORROW_READ | BORROW_WRITE);
+    const void *hy = cuda_borrow(&b, y, count * size_of(dt), BORROW_READ);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.add(c->host, hx, hy, dt, count) : b.rc);
 }
 
 int
@@ -465,7 +556,16 @@ cuda_add(struct dev *dev, void *x, const void *y, enum dtype dt, size_t count)
     struct cuda *c = cuda_of(dev);
     struct map_kernel::args a = { MAP_ADD, NULL, NULL, NULL, dt, dt, 0, 0, 0, ACT_SILU };
 
-    ON_DEVICE(c, map(c, a, x, x, y, count), c->cpu.add(c->host, x, y, dt, count));
+    ON_DEVICE(c, map(c, a, x, x, y, count), add_on_host(c, x, y, dt, count));
+}
+
+static int
+scale_on_host(struct cuda *c, void *x, enum dtype dt, size_t count, float s)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    void *hx = cuda_borrow(&b, x, count * size_of(dt), BORROW_READ | BORROW_WRITE);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.scale(c->host, hx, dt, count, s) : b.rc);
 }
 
 int
@@ -474,5 +574,5 @@ cuda_scale(struct dev *dev, void *x, enum dtype dt, size_t count, float s)
     struct cuda *c = cuda_of(dev);
     struct map_kernel::args a = { MAP_SCALE, NULL, NULL, NULL, dt, dt, 0, 0, s, ACT_SILU };
 
-    ON_DEVICE(c, map(c, a, x, x, NULL, count), c->cpu.scale(c->host, x, dt, count, s));
+    ON_DEVICE(c, map(c, a, x, x, NULL, count), scale_on_host(c, x, dt, count, s));
 }

@@ -55,6 +55,7 @@ product(struct syrk *j, int r0, int i0, int m, int cols)
     cudaDataType_t t = j->dt == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
     float one = 1, zero = 0;
 
+    j->c->busy = true;
     CUBLAS_TRY(cublasGemmEx(j->c->blas, CUBLAS_OP_N, CUBLAS_OP_T, cols, m, r, &one, x, t, j->n,
         left + (size_t)i0 * size_of(j->dt), t, j->n, &zero, j->product, CUDA_R_32F, cols, CUBLAS_COMPUTE_32F,
         CUBLAS_GEMM_DEFAULT));
@@ -67,6 +68,7 @@ panel(struct syrk *j, int i0, void *delta)
     int m = j->n - i0 < PANEL ? j->n - i0 : PANEL, cols = j->square ? j->n : i0 + m;
     struct grid_kernel::args a = j->a;
 
+    j->c->busy = true;
     CUDA_TRY(cudaMemsetAsync(delta, 0, panel_bytes(j, i0), j->c->run));
     for (int r0 = 0; r0 < j->rows; r0 += HESS_CHUNK) {
         TRY(product(j, r0, i0, m, cols));
@@ -127,7 +129,9 @@ syrk_rows(struct syrk *j)
             TRY(drain_panel(j, last));
         last = i0;
     }
-    return drain_panel(j, last);
+    TRY(drain_panel(j, last));
+    j->c->busy = false;
+    return RC_OK;
 }
 
 /* Rows that the device takes at once: whole chunks in half of what is left. */
@@ -140,6 +144,19 @@ rows_at_once(const struct syrk *j, int rows)
     return (size_t)rows < most ? rows : (int)most;
 }
 
+/* Rows of an operand from r on: where the device has them, or uploaded. */
+static int
+operand(struct syrk *j, const void *from, int r, void *room, void **out)
+{
+    size_t row = (size_t)j->n * size_of(j->dt);
+
+    *out = room;
+    if (room != NULL)
+        return cuda_upload(j->c, room, (const char *)from + (size_t)r * row, (size_t)j->rows * row);
+    *out = (char *)(uintptr_t)from + (size_t)r * row;
+    return RC_OK;
+}
+
 /* left, el NULL: the triangle of X'X. */
 static int
 sums_on_device(struct cuda *c, double *acc, const void *left, const void *x, enum dtype dt, int rows, int n,
@@ -150,17 +167,18 @@ sums_on_device(struct cuda *c, double *acc, const void *left, const void *x, enu
     size_t largest = n > PANEL && panel_bytes(&j, (n - 1) / PANEL * PANEL - PANEL) > last
         ? panel_bytes(&j, (n - 1) / PANEL * PANEL - PANEL) : last;
     int at_once = rows_at_once(&j, rows);
+    void *room = NULL, *left_room = NULL;
     int16_t *grid;
     int rc;
 
-    TRY(cuda_need(c, SLOT_A, (size_t)at_once * row, &j.x));
+    if (!cuda_has(c, x))
+        TRY(cuda_need(c, SLOT_A, (size_t)at_once * row, &room));
     TRY(cuda_need(c, SLOT_B, (size_t)(n < PANEL ? n : PANEL) * (size_t)n * sizeof(float), &j.product));
     TRY(cuda_need(c, SLOT_C, 2 * (size_t)n * sizeof(*e), (void **)&grid));
     TRY(cuda_need(c, SLOT_D, largest, &j.delta[0]));
     TRY(cuda_need(c, SLOT_E, largest, &j.delta[1]));
-    j.left = j.x;
-    if (left != NULL)
-        TRY(cuda_need(c, SLOT_F, (size_t)at_once * row, &j.left));
+    if (left != NULL && !cuda_has(c, left))
+        TRY(cuda_need(c, SLOT_F, (size_t)at_once * row, &left_room));
     TRY(cuda_upload(c, grid, e, (size_t)n * sizeof(*e)));
     TRY(cuda_upload(c, grid + n, el != NULL ? el : e, (size_t)n * sizeof(*e)));
     j.a.e = grid;
@@ -168,13 +186,34 @@ sums_on_device(struct cuda *c, double *acc, const void *left, const void *x, enu
     j.a.square = j.square;
     for (int r = 0; r < rows; r += at_once) {
         j.rows = rows - r < at_once ? rows - r : at_once;
-        TRY(cuda_upload(c, j.x, (const char *)x + (size_t)r * row, (size_t)j.rows * row));
+        TRY(operand(&j, x, r, room, &j.x));
+        j.left = j.x;
         if (left != NULL)
-            TRY(cuda_upload(c, j.left, (const char *)left + (size_t)r * row, (size_t)j.rows * row));
+            TRY(operand(&j, left, r, left_room, &j.left));
         if ((rc = syrk_rows(&j)) != RC_OK)
             return rc == RC_OS ? RC_UNAVAILABLE : rc; /* some is added: it cannot be begun again */
     }
     return RC_OK;
+}
+
+static int
+syrk_on_host(struct cuda *c, double *acc, const void *x, enum dtype dt, int rows, int n, const int16_t *e)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    const void *hx = cuda_borrow(&b, x, (size_t)rows * (size_t)n * size_of(dt), BORROW_READ);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.syrk(c->host, acc, hx, dt, rows, n, e) : b.rc);
+}
+
+static int
+cross_on_host(struct cuda *c, double *acc, const void *xf, const void *x, enum dtype dt, int rows, int n,
+    const int16_t *ef, const int16_t *e)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    size_t bytes = (size_t)rows * (size_t)n * size_of(dt);
+    const void *hf = cuda_borrow(&b, xf, bytes, BORROW_READ), *hx = cuda_borrow(&b, x, bytes, BORROW_READ);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.cross(c->host, acc, hf, hx, dt, rows, n, ef, e) : b.rc);
 }
 
 int
@@ -183,7 +222,7 @@ cuda_syrk(struct dev *dev, double *acc, const void *x, enum dtype dt, int rows, 
     struct cuda *c = cuda_of(dev);
 
     ON_DEVICE(c, sums_on_device(c, acc, NULL, x, dt, rows, n, NULL, e),
-        c->cpu.syrk(c->host, acc, x, dt, rows, n, e));
+        syrk_on_host(c, acc, x, dt, rows, n, e));
 }
 
 int
@@ -193,7 +232,7 @@ cuda_cross(struct dev *dev, double *acc, const void *xf, const void *x, enum dty
     struct cuda *c = cuda_of(dev);
 
     ON_DEVICE(c, sums_on_device(c, acc, xf, x, dt, rows, n, ef, e),
-        c->cpu.cross(c->host, acc, xf, x, dt, rows, n, ef, e));
+        cross_on_host(c, acc, xf, x, dt, rows, n, ef, e));
 }
 
 static int
@@ -202,11 +241,19 @@ colsq_on_device(struct cuda *c, float *diag, const void *x, enum dtype dt, int r
     struct colsq_kernel::args a = { NULL, NULL, dt, rows < HESS_CHUNK ? rows : HESS_CHUNK, n };
     size_t bytes = (size_t)a.rows * (size_t)n * size_of(dt);
 
-    TRY(cuda_need(c, SLOT_A, bytes + 1, (void **)(uintptr_t)&a.x));
     TRY(cuda_need(c, SLOT_B, (size_t)n * sizeof(*diag), (void **)&a.diag));
-    TRY(cuda_upload(c, (void *)(uintptr_t)a.x, x, bytes));
+    TRY(cuda_param(c, SLOT_A, x, bytes, &a.x));
     TRY(cuda_launch<colsq_kernel>(c, (n + colsq_kernel::THREADS - 1) / colsq_kernel::THREADS, 1, a));
     return cuda_download(c, diag, a.diag, (size_t)n * sizeof(*diag));
+}
+
+static int
+colsq_on_host(struct cuda *c, float *diag, const void *x, enum dtype dt, int rows, int n)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    const void *hx = cuda_borrow(&b, x, (size_t)rows * (size_t)n * size_of(dt), BORROW_READ);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.colsq(c->host, diag, hx, dt, rows, n) : b.rc);
 }
 
 int
@@ -214,7 +261,7 @@ cuda_colsq(struct dev *dev, float *diag, const void *x, enum dtype dt, int rows,
 {
     struct cuda *c = cuda_of(dev);
 
-    ON_DEVICE(c, colsq_on_device(c, diag, x, dt, rows, n), c->cpu.colsq(c->host, diag, x, dt, rows, n));
+    ON_DEVICE(c, colsq_on_device(c, diag, x, dt, rows, n), colsq_on_host(c, diag, x, dt, rows, n));
 }
 
 /* A report's numbers: what they are of lies in host memory, and is read once. */
@@ -257,13 +304,22 @@ range_on_device(struct cuda *c, float *range, const void *x, enum dtype dt, int 
     return bad != 0 ? err_set(RC_NUMERIC, "a value is not finite") : RC_OK;
 }
 
+static int
+range_on_host(struct cuda *c, float *range, const void *x, enum dtype dt, int rows, int n, int parts)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    const void *hx = cuda_borrow(&b, x, (size_t)rows * (size_t)n * size_of(dt), BORROW_READ);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.range(c->host, range, hx, dt, rows, n, parts) : b.rc);
+}
+
 int
 cuda_range(struct dev *dev, float *range, const void *x, enum dtype dt, int rows, int n, int parts)
 {
     struct cuda *c = cuda_of(dev);
 
     ON_DEVICE(c, range_on_device(c, range, x, dt, rows, n, parts),
-        c->cpu.range(c->host, range, x, dt, rows, n, parts));
+        range_on_host(c, range, x, dt, rows, n, parts));
 }
 
 static int
@@ -306,6 +362,17 @@ round_on_device(struct cuda *c, void *y, const void *x, enum dtype dt, int rows,
     return bad != 0 ? err_set(RC_NUMERIC, "a value is not finite") : RC_OK;
 }
 
+static int
+round_on_host(struct cuda *c, void *y, const void *x, enum dtype dt, int rows, int n, const struct rounding *r)
+{
+    struct borrow b = { c, RC_OK, 0, {} };
+    size_t bytes = (size_t)rows * (size_t)n * size_of(dt);
+    const void *hx = cuda_borrow(&b, x, bytes, BORROW_READ);
+    void *hy = cuda_borrow(&b, y, bytes, BORROW_WRITE);
+
+    return cuda_return(&b, b.rc == RC_OK ? c->cpu.round_act(c->host, hy, hx, dt, rows, n, r) : b.rc);
+}
+
 int
 cuda_round_act(struct dev *dev, void *y, const void *x, enum dtype dt, int rows, int n, const struct rounding *r)
 {
@@ -322,7 +389,7 @@ cuda_round_act(struct dev *dev, void *y, const void *x, enum dtype dt, int rows,
         s.scale = &scale;
         s.zero = r->spec.symmetric ? NULL : &zero;
     }
-    ON_DEVICE(c, round_on_device(c, y, x, dt, rows, n, &s), c->cpu.round_act(c->host, y, x, dt, rows, n, r));
+    ON_DEVICE(c, round_on_device(c, y, x, dt, rows, n, &s), round_on_host(c, y, x, dt, rows, n, r));
 }
 
 /* --- scales of weights --- */

@@ -141,6 +141,36 @@ struct rmsnorm_kernel {
     }
 };
 
+/* A block a row: y[i] = x[rows[i]] or, with weights, y[rows[i]] = T(y + T(weights[i] x[i])). rows NULL: row i. */
+struct rows_kernel {
+    enum { THREADS = 128 };
+
+    struct args {
+        void        *y;
+        const void  *x;
+        const int   *rows;
+        const float *weights;
+        enum dtype   dt;
+        int          count, n;
+    };
+    typedef nothing shared, regs;
+
+    DEV static void
+    run(team<regs> &g, shared &, const args &a)
+    {
+        size_t n = (size_t)a.n, picked = (size_t)(a.rows != NULL ? a.rows[g.x] : g.x) * n, i = (size_t)g.x * n;
+
+        g.each([&](int t, regs &) {
+            for (size_t k = (size_t)t; k < n; k += THREADS)
+                if (a.weights == NULL)
+                    act_put(a.y, a.dt, i + k, act_get(a.x, a.dt, picked + k));
+                else
+                    act_put(a.y, a.dt, picked + k, act_get(a.y, a.dt, picked + k)
+                        + rt(a.weights[g.x] * act_get(a.x, a.dt, i + k), a.dt));
+        });
+    }
+};
+
 struct rope_kernel {
     enum { THREADS = 256 };
 

@@ -6,6 +6,7 @@
 #include "../../libcommon/msg.h"
 #include "../dev.h"
 #include "gptq.h"
+#include "memory.h"
 #include "round.h"
 
 #include <math.h>
@@ -366,7 +367,12 @@ ref_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o
 
 const struct backend backend_ref = {
     .name = "ref", .host = true, .open = ref_open, .close = ref_close,
-    .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .matmul = ref_matmul,
+    .alloc = ref_alloc, .release = ref_release, .holds = ref_holds, .copy = ref_copy, .zero = ref_zero,
+    .share_make = ref_share_make, .share_open = ref_share_open, .share_put = ref_share_put, .share_get = ref_share_get,
+    .share_close = ref_share_close,
+    .gather = ref_gather, .add_rows = ref_add_rows,
+    .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .weight_fits = ref_weight_fits,
+    .matmul = ref_matmul,
     .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .scale = ref_scale,
     .add = ref_add, .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
     .syrk = ref_syrk, .cross = ref_cross, .colsq = ref_colsq, .distance = ref_distance, .scales = ref_scales,

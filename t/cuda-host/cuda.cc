@@ -7,9 +7,13 @@
  * Device memory is the host's, full of NaN at first; under sanitizers what reaches beyond it is found. There are
  * LLMC_CUDA_MEMORY bytes of it (8 GiB).
  *
+ * LLMC_CUDA_COUNT=FILE gets a line of each process at its end: its name, bytes copied to the device, back, and inside.
+ * host_watch() has the calls in their order, a letter each: u, d, i copies to the device, back and inside, k a kernel,
+ * g a product, w a wait of the host that finds work to do; G: a product is done.
+ *
  * LLMC_CUDA_FAIL=CALL:N[+] makes the Nth CALL fail, counted from 1, or with + that and all after it: device, malloc,
- * pinned, copy, launch, gemm, potrf, nccl. A failed launch is found when its work is waited for, and sticks, as on a
- * device.
+ * pinned, copy, launch, gemm, potrf, nccl, ipc. A failed launch is found when its work is waited for, and sticks, as
+ * on a device.
  */
 #include "cusolverDn.h"
 
@@ -19,11 +23,13 @@
 #include "host.h"
 
 #include <cblas.h>
+#include <errno.h>
 #include <unistd.h>
 
 #include <map>
 
 int team_down;
+std::recursive_mutex host_lock;
 
 namespace {
 
@@ -33,11 +39,45 @@ struct call {
     const char *name;
     long        count;
 } calls[] = { { "device", 0 }, { "malloc", 0 }, { "pinned", 0 }, { "copy", 0 }, { "launch", 0 }, { "gemm", 0 },
-    { "potrf", 0 }, { "nccl", 0 } };
+    { "potrf", 0 }, { "nccl", 0 }, { "ipc", 0 } };
 
 cudaError_t last_error, sticky;
 size_t taken;
 std::map<void *, size_t> device_memory;
+
+struct counts {
+    size_t to, back, inside;
+    char  *watch; /* where calls are written */
+    size_t left;
+
+    ~counts()
+    {
+        const char *path = getenv("LLMC_CUDA_COUNT");
+        FILE *f = path != NULL && to + back + inside > 0 ? fopen(path, "a") : NULL;
+
+        if (f == NULL)
+            return;
+        (void)fprintf(f, "%s\t%zu\t%zu\t%zu\n", program_invocation_short_name, to, back, inside);
+        (void)fclose(f);
+    }
+} count;
+
+void
+note(char c)
+{
+    if (count.watch == NULL || count.left < 2)
+        return;
+    *count.watch++ = c;
+    *count.watch = '\0';
+    count.left--;
+}
+
+void
+moved(cudaMemcpyKind kind, size_t bytes)
+{
+    (kind == cudaMemcpyHostToDevice ? count.to : kind == cudaMemcpyDeviceToHost ? count.back : count.inside) += bytes;
+    note(kind == cudaMemcpyHostToDevice ? 'u' : kind == cudaMemcpyDeviceToHost ? 'd' : 'i');
+}
 
 bool
 asked(const char *what)
@@ -63,6 +103,19 @@ memory_bytes()
     return s != NULL ? strtoull(s, NULL, 10) : (size_t)8 << 30;
 }
 
+}
+
+/* Bytes copied so far; calls from now on are written to text. */
+extern "C" void
+host_watch(size_t bytes[3], char *text, size_t size)
+{
+    bytes[0] = count.to;
+    bytes[1] = count.back;
+    bytes[2] = count.inside;
+    count.watch = text;
+    count.left = size;
+    if (size > 0)
+        *text = '\0';
 }
 
 bool
@@ -95,9 +148,31 @@ host_has(const void *p, size_t bytes)
     return (const char *)p + bytes <= (const char *)it->first + it->second;
 }
 
+size_t
+host_bytes(void *p)
+{
+    return device_memory.count(p) != 0 ? device_memory[p] : 0;
+}
+
+void
+host_opened(void *p, size_t bytes)
+{
+    device_memory[p] = bytes;
+}
+
+void
+host_closed(void *p)
+{
+    device_memory.erase(p);
+}
+
 void
 host_stream::run_to(long at)
 {
+    std::lock_guard<std::recursive_mutex> locked(host_lock);
+
+    if (begun < at && !queue.empty())
+        note('w');
     while (begun < at && !queue.empty())
         if (!step())
             usleep(50);
@@ -106,6 +181,8 @@ host_stream::run_to(long at)
 bool
 host_stream::try_to(long at)
 {
+    std::lock_guard<std::recursive_mutex> locked(host_lock);
+
     while (begun < at && !queue.empty())
         if (!step())
             return false;
@@ -130,6 +207,8 @@ host_stream::step()
 cudaError_t
 host_stream::put(std::function<void()> run, std::function<bool()> ready)
 {
+    std::lock_guard<std::recursive_mutex> locked(host_lock);
+
     queue.push_back({ run, ready });
     if (asked("now"))
         (void)try_to(end());
@@ -181,7 +260,9 @@ cudaMalloc(void **p, size_t bytes)
     if (sticky != cudaSuccess)
         return keep(sticky);
     *p = NULL;
-    if (host_fails("malloc") || taken + bytes > memory_bytes() || (*p = malloc(bytes)) == NULL)
+    /* What other processes may open lies on pages of its own (ipc.cc). */
+    if (host_fails("malloc") || taken + bytes > memory_bytes() ||
+        (*p = bytes % 4096 == 0 && bytes > 0 ? aligned_alloc(4096, bytes) : malloc(bytes)) == NULL)
         return keep(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
     taken += bytes;
@@ -222,7 +303,25 @@ cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, c
     if (host_fails("copy") || host_has(to, bytes) != (kind != cudaMemcpyDeviceToHost) ||
         host_has(from, bytes) != (kind != cudaMemcpyHostToDevice))
         return keep(cudaErrorInvalidValue);
+    moved(kind, bytes);
     return s->put([=] { memcpy(to, from, bytes); });
+}
+
+cudaError_t
+cudaMemcpy2DAsync(void *to, size_t to_stride, const void *from, size_t from_stride, size_t width, size_t rows,
+    cudaMemcpyKind kind, cudaStream_t s)
+{
+    size_t last = rows > 0 ? rows - 1 : 0;
+
+    if (host_fails("copy") || width > to_stride || width > from_stride ||
+        host_has(to, last * to_stride + width) != (kind != cudaMemcpyDeviceToHost) ||
+        host_has(from, last * from_stride + width) != (kind != cudaMemcpyHostToDevice))
+        return keep(cudaErrorInvalidValue);
+    moved(kind, width * rows);
+    return s->put([=] {
+        for (size_t r = 0; r < rows; r++)
+            memcpy((char *)to + r * to_stride, (const char *)from + r * from_stride, width);
+    });
 }
 
 cudaError_t
@@ -242,6 +341,7 @@ cudaError_t
 cudaStreamDestroy(cudaStream_t s)
 {
     s->run_to(s->end());
+    host_event_forget(s);
     delete s;
     return cudaSuccess;
 }
@@ -259,19 +359,23 @@ cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
     cudaStream_t of = e->stream;
     long at = e->at;
 
+    if (e->shared != NULL)
+        return s->put([] { }, host_event_ready(e));
     return of == NULL || of == s ? cudaSuccess : s->put([] { }, [=] { return of->try_to(at); });
 }
 
 cudaError_t
-cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
 {
     *e = new host_event();
-    return cudaSuccess;
+    (*e)->fd = -1;
+    return (flags & cudaEventInterprocess) != 0 ? keep(host_event_make(*e)) : cudaSuccess;
 }
 
 cudaError_t
 cudaEventDestroy(cudaEvent_t e)
 {
+    host_event_free(e);
     delete e;
     return cudaSuccess;
 }
@@ -279,6 +383,10 @@ cudaEventDestroy(cudaEvent_t e)
 cudaError_t
 cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    std::lock_guard<std::recursive_mutex> locked(host_lock);
+
+    if (e->shared != NULL)
+        host_event_record(e, s);
     e->stream = s;
     e->at = s->end();
     return cudaSuccess;
@@ -307,6 +415,7 @@ host_launch(cudaStream_t s, size_t shared, int blocks, int height, std::function
         return keep(cudaErrorInvalidValue);
     if (host_fails("launch"))
         return s->put([] { sticky = cudaErrorLaunchFailure; });
+    note('k');
     return s->put(run);
 }
 
@@ -383,10 +492,12 @@ cublasGemmEx(cublasHandle_t h, cublasOperation_t ta, cublasOperation_t tb, int m
         return CUBLAS_STATUS_INVALID_VALUE;
     if (host_fails("gemm"))
         return CUBLAS_STATUS_EXECUTION_FAILED;
+    note('g');
     return h->stream->put([=] {
         float *fa = widened(a, at, lda, ar, ac), *fb = widened(b, bt, ldb, br, bc);
         float *fc = (float *)calloc((size_t)m * (size_t)n, sizeof(*fc));
 
+        note('G');
         cblas_sgemm(CblasColMajor, ta == CUBLAS_OP_N ? CblasNoTrans : CblasTrans, tb == CUBLAS_OP_N ? CblasNoTrans :
             CblasTrans, m, n, k, one, fa, ar, fb, br, 0, fc, m);
         for (size_t j = 0; j < (size_t)n; j++)

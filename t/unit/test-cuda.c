@@ -10,8 +10,11 @@
 #include "../../kernels/scale.h"
 #include "../../libcommon/mem.h"
 #include "../../libcommon/msg.h"
+#include "placed.h"
+#include "stand_in.h"
 #include "unit.h"
 
+#include <dlfcn.h>
 #include <limits.h>
 #include <math.h>
 
@@ -20,6 +23,8 @@ static const int sizes[] = { 1, 2, 31, 33, 127, 300 };
 static const struct backend *ref, *cpu, *cuda;
 static struct dev *dref, *dcpu, *dcuda;
 static bool on_host; /* the stand-in */
+static void (*watch)(size_t bytes[3], char *text, size_t size); /* of the stand-in, or NULL */
+static bool placing; /* operands lie on the device */
 
 static uint64_t seed = 88172645463325252ULL;
 
@@ -157,7 +162,7 @@ test_elements(void **state)
             elements_at((size_t)sizes[i] * 7, t == 0 ? DT_BF16 : DT_F32);
             norms_at(sizes[i], sizes[COUNT(sizes) - 1 - i], t == 0 ? DT_BF16 : DT_F32);
         }
-    if (getenv("LLMC_TEST_SMALL") != NULL) /* compute-sanitizer is slow */
+    if (placing || getenv("LLMC_TEST_SMALL") != NULL) /* compute-sanitizer is slow */
         return;
     elements_at(9000001, DT_BF16); /* more than one step */
     norms_at(2100, 4097, DT_BF16);
@@ -292,6 +297,86 @@ test_nll(void **state)
         mem_free(h);
         mem_free(w);
     }
+}
+
+/* --- rows and memory --- */
+
+static void
+rows_at(enum dtype dt, int count, int n, bool device)
+{
+    size_t size = dtype_size(dt), bytes = (size_t)(3 * count) * (size_t)n * size, part = (size_t)count * (size_t)n * size;
+    char *x = values((size_t)(3 * count) * (size_t)n, dt), *y = values((size_t)count * (size_t)n, dt);
+    char *want = copy_of(x, bytes), *picked = need(part, 1), *there_x = x, *there_y = y;
+    float *weights = need((size_t)count, sizeof(*weights));
+    int *rows = need((size_t)count, sizeof(*rows));
+
+    for (int i = 0; i < count; i++) {
+        rows[i] = 3 * i + i % 2;
+        weights[i] = (float)uniform();
+    }
+    if (device) {
+        there_x = cuda->alloc(dcuda, bytes);
+        there_y = cuda->alloc(dcuda, part);
+        assert_true(there_x != NULL && there_y != NULL);
+        ok(backend_move(cuda, dcuda, there_x, x, bytes));
+        ok(backend_move(cuda, dcuda, there_y, y, part));
+    }
+    ok(ref->add_rows(dref, want, rows, weights, y, count, dt, n));
+    ok(cuda->add_rows(dcuda, there_x, rows, weights, there_y, count, dt, n));
+    ok(ref->add_rows(dref, want, NULL, weights, y, count, dt, n));
+    ok(cuda->add_rows(dcuda, there_x, NULL, weights, there_y, count, dt, n));
+    ok(backend_move(cuda, dcuda, x, there_x, bytes));
+    same("add_rows", x, want, dt, (size_t)(3 * count) * (size_t)n);
+    ok(ref->gather(dref, picked, want, rows, count, dt, n));
+    ok(cuda->gather(dcuda, there_y, there_x, rows, count, dt, n));
+    ok(backend_move(cuda, dcuda, y, there_y, part));
+    same("gather", y, picked, dt, (size_t)count * (size_t)n);
+    ok(cuda->gather(dcuda, y, there_x, rows, count, dt, n)); /* one here, one there */
+    same("gather", y, picked, dt, (size_t)count * (size_t)n);
+    if (device)
+        assert_true(cuda->release(dcuda, there_x) && cuda->release(dcuda, there_y));
+    mem_free(x);
+    mem_free(y);
+    mem_free(want);
+    mem_free(picked);
+    mem_free(weights);
+    mem_free(rows);
+}
+
+/* Columns of a matrix, from everywhere to everywhere. */
+static void
+columns_at(int ways)
+{
+    enum { ROWS = 5, LD = 300, WIDTH = 100 };
+    char *x = values(ROWS * LD, DT_F32), *y = need(ROWS * WIDTH, 4), *dx = x, *dy = y;
+
+    if ((ways & 1) != 0) {
+        assert_non_null(dx = cuda->alloc(dcuda, ROWS * LD * 4));
+        ok(backend_move(cuda, dcuda, dx, x, ROWS * LD * 4));
+    }
+    if ((ways & 2) != 0)
+        assert_non_null(dy = cuda->alloc(dcuda, ROWS * WIDTH * 4));
+    ok(cuda->zero(dcuda, dy, ROWS * WIDTH * 4));
+    ok(cuda->copy(dcuda, dy, WIDTH * 4, dx + 40, LD * 4, WIDTH * 4, ROWS));
+    ok(backend_move(cuda, dcuda, y, dy, ROWS * WIDTH * 4));
+    for (size_t r = 0; r < ROWS; r++)
+        assert_memory_equal(y + r * WIDTH * 4, x + r * LD * 4 + 40, WIDTH * 4);
+    assert_int_equal(cuda->release(dcuda, dx), (ways & 1) != 0);
+    assert_int_equal(cuda->release(dcuda, dy), (ways & 2) != 0);
+    assert_false(cuda->release(dcuda, dx) || cuda->holds(dcuda, dx));
+    mem_free(x);
+    mem_free(y);
+}
+
+static void
+test_rows(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int t = 0; t < 4; t++)
+            rows_at(t % 2 == 0 ? DT_BF16 : DT_F32, sizes[i], sizes[COUNT(sizes) - 1 - i], t < 2);
+    for (int ways = 0; ways < 4; ways++)
+        columns_at(ways);
 }
 
 /* --- Hessians --- */
@@ -563,6 +648,66 @@ test_gptq(void **state)
     gptq_at(&kinds[7], 33, 400);
 }
 
+/* Some alike, one of other rows, one that the kernel leaves to the host: the codes of each alone. Those alike are one
+ * launch of each kernel. */
+static void
+batch_at(const struct qspec *q, int rows, int cols, int alike)
+{
+    enum { JOBS = 5 };
+    struct problem p[JOBS];
+    struct gptq_job want[JOBS], got[JOBS], *jobs[JOBS];
+    int *other = need((size_t)cols, sizeof(*other)), rc[JOBS];
+    char calls[256];
+    size_t bytes[3];
+
+    for (int i = 0; i < JOBS; i++) {
+        problem_make(&p[i], q, i == alike ? rows + 3 : rows, cols);
+        for (int k = 0; q->v10 != 0 && k < rows * cols; k += 5)
+            p[i].w[k] = 0; /* what keep_zeros is about */
+        scales_of(&p[i]);
+        ok(cpu->factor(dcpu, p[i].l, p[i].dead, p[i].h, 2.0 / cols, p[i].order, 0.01, cols));
+        want[i] = job_of(&p[i], 0, 0, p[i].rows);
+        got[i] = job_of(&p[i], 1, 0, p[i].rows);
+        jobs[i] = &got[i];
+    }
+    for (int i = 0; i < cols; i++)
+        other[i] = q_scale_col(q, cols - 1 - i);
+    if (q->strategy == STRATEGY_GROUP)
+        want[4].scale_col = got[4].scale_col = other;
+    want[3].keep_zeros = got[3].keep_zeros = q->v10 != 0;
+    if (watch != NULL)
+        watch(bytes, calls, sizeof(calls));
+    backend_gptq(cuda, dcuda, jobs, alike, rc);
+    if (watch != NULL)
+        watch(bytes, NULL, 0);
+    for (int i = 0, k = 0; watch != NULL && alike > 0; i++) {
+        if (calls[i] == '\0') {
+            assert_int_equal(k, 5); /* load, sweep, store, load, sweep */
+            break;
+        }
+        k += calls[i] == 'k';
+    }
+    backend_gptq(cuda, dcuda, jobs + alike, JOBS - alike, rc + alike);
+    for (int i = 0; i < JOBS; i++) {
+        ok(cpu->gptq(dcpu, &want[i]));
+        ok(rc[i]);
+        assert_memory_equal(p[i].codes[1], p[i].codes[0], (size_t)p[i].rows * (size_t)cols);
+        assert_true(want[i].loss == got[i].loss && want[i].rtn_loss == got[i].rtn_loss);
+        problem_free(&p[i]);
+    }
+    mem_free(other);
+}
+
+static void
+test_batch(void **state)
+{
+    (void)state;
+    batch_at(&kinds[0], 40, 130, 3);
+    batch_at(&kinds[4], 33, 64, 3);
+    batch_at(&kinds[7], 31, 48, 3);
+    batch_at(&kinds[6], 7, 33, 0);
+}
+
 static void
 test_not_positive(void **state)
 {
@@ -605,19 +750,6 @@ test_small_memory(void **state)
 }
 
 /* --- set-up --- */
-
-static const char *
-stand_in(void)
-{
-    static char path[PATH_MAX];
-    ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 32);
-
-    if (len < 0)
-        return NULL;
-    path[len] = '\0';
-    (void)strcpy(strrchr(path, '/') + 1, "llmc-cuda-host.so");
-    return access(path, R_OK) == 0 ? path : NULL;
-}
 
 static int
 find(const char *name, struct backend *copy, const struct backend **out, struct dev **dev)
@@ -677,10 +809,58 @@ test_end(void **state)
     cuda->close(dcuda);
 }
 
+/* All operands on the device, every other one, and the others: in place and mixed. Where nothing else gets memory there
+ * the host borrows them. */
+static void
+placed_at(unsigned pattern, bool starve)
+{
+    struct dev_opts o = { .threads = 2 };
+    const struct backend *bare = cuda;
+    struct dev *roomy = dcuda;
+    struct backend with;
+
+    placed_make(&with, bare, pattern);
+    cuda = &with;
+    placing = true;
+    ok(cuda->open(&dcuda, &o));
+    if (starve)
+        (void)setenv("LLMC_CUDA_FAIL", "malloc:1+", 1);
+    placed.starve = starve;
+    test_elements(NULL);
+    test_rope(NULL);
+    test_attention(NULL);
+    test_matmul(NULL);
+    test_nll(NULL);
+    test_syrk(NULL);
+    test_round(NULL);
+    placed.starve = placing = false;
+    (void)unsetenv("LLMC_CUDA_FAIL");
+    cuda->close(dcuda);
+    dcuda = roomy;
+    cuda = bare;
+}
+
+static void
+test_placed(void **state)
+{
+    static const unsigned patterns[] = { 0xff, 0x55, 0xaa };
+
+    (void)state;
+    if (on_host && strcmp(getenv("LLMC_CUDA_HOST"), "late") != 0) { /* the rest takes its time */
+        placed_at(patterns[1], false);
+        return;
+    }
+    for (size_t i = 0; i < COUNT(patterns); i++)
+        placed_at(patterns[i], false);
+    if (on_host)
+        placed_at(patterns[2], true);
+}
+
 #define TESTS                                                                                            \
     cmocka_unit_test(test_elements), cmocka_unit_test(test_rope), cmocka_unit_test(test_attention),      \
-    cmocka_unit_test(test_matmul), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk),              \
-    cmocka_unit_test(test_round), cmocka_unit_test(test_gptq), cmocka_unit_test(test_not_positive),      \
+    cmocka_unit_test(test_matmul), cmocka_unit_test(test_nll), cmocka_unit_test(test_rows),              \
+    cmocka_unit_test(test_syrk), cmocka_unit_test(test_round), cmocka_unit_test(test_placed),            \
+    cmocka_unit_test(test_gptq), cmocka_unit_test(test_batch), cmocka_unit_test(test_not_positive),      \
     cmocka_unit_test(test_small_memory), cmocka_unit_test(test_end)
 
 int
@@ -700,5 +880,6 @@ main(void)
     }
     if (getenv("LLMC_CUDA") == NULL)
         (void)setenv("LLMC_CUDA", stand_in(), 1);
+    *(void **)&watch = dlsym(dlopen(getenv("LLMC_CUDA"), RTLD_NOW | RTLD_LOCAL), "host_watch");
     return cmocka_run_group_tests(host, NULL, NULL);
 }

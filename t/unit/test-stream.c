@@ -252,7 +252,7 @@ test_slots(void **state)
     (void)state;
     assert_int_equal(ring_create(&w, 5000, 2), RC_OK);
     assert_false(ring_attached(w, 0, at_once, NULL));
-    assert_int_equal(ring_attach(&r, ring_path(w)), RC_OK);
+    assert_int_equal(ring_attach(&r, ring_path(w), NULL, NULL), RC_OK);
     assert_true(ring_attached(w, 0, at_once, NULL));
     memcpy(ring_slot(w, 0, at_once, NULL), "zero", 5);
     memcpy(ring_slot(w, 1, at_once, NULL), "one", 4);
