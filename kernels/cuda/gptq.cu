@@ -1,8 +1,8 @@
 /* gptq - factorisation by cuSOLVER, rounding by the fused kernel
  *
  * Rows go in as many pieces as the budget asks for; they are independent, so codes do not depend on it. Jobs of one
- * shape and kind are one launch, as many as the budget has room for, each with its own factor. A factor is copied to the
- * device for every job.
+ * shape and kind are one launch, as many as the budget has room for, each with its own factor. A factor is copied to
+ * the device for every job.
  */
 #include "cuda.h"
 
