@@ -82,7 +82,8 @@ static int
 placed_rmsnorm(struct dev *dev, void *y, const void *x, const void *w, enum dtype dt, int rows, int n, float eps,
     enum norm norm)
 {
-    void *py = there(dev, y, placed_bytes(rows, n, n, dt), true), *px = there(dev, x, placed_bytes(rows, n, n, dt), false);
+    void *py = there(dev, y, placed_bytes(rows, n, n, dt), true);
+    void *px = there(dev, x, placed_bytes(rows, n, n, dt), false);
 
     return back(dev, placed.bk.rmsnorm(dev, py, px, there(dev, w, (size_t)n * dtype_size(dt), false), dt, rows, n, eps,
         norm));

@@ -141,8 +141,9 @@ compare(const char *dir, const char *expected, enum dtype dt, bool experts)
     for (int l = 0; l <= staged.layers; l++)
         assert_memory_equal(there.hidden[l], staged.hidden[l], staged.bytes);
     if (on_host)
-        printf("# %s: a layer copies %zu bytes to the device and %zu back where its values lie there, %zu and %zu else\n",
-        strrchr(dir, '/') != NULL ? strrchr(dir, '/') + 1 : dir, there.copied[0], there.copied[1], staged.copied[0], staged.copied[1]);
+        printf("# %s: a layer copies %zu bytes to the device and %zu back where its values lie there, %zu and %zu "
+            "else\n", strrchr(dir, '/') != NULL ? strrchr(dir, '/') + 1 : dir, there.copied[0], there.copied[1],
+            staged.copied[0], staged.copied[1]);
     if (on_host && experts) /* logits of the router come back, rows and their weights go there */
         assert_true(there.copied[0] < staged.copied[0] / 5 && there.copied[1] < staged.copied[1] / 5);
     else if (on_host)

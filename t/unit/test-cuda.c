@@ -304,7 +304,7 @@ test_nll(void **state)
 static void
 rows_at(enum dtype dt, int count, int n, bool device)
 {
-    size_t size = dtype_size(dt), bytes = (size_t)(3 * count) * (size_t)n * size, part = (size_t)count * (size_t)n * size;
+    size_t size = dtype_size(dt), bytes = (size_t)(3 * count) * (size_t)n * size, part = bytes / 3;
     char *x = values((size_t)(3 * count) * (size_t)n, dt), *y = values((size_t)count * (size_t)n, dt);
     char *want = copy_of(x, bytes), *picked = need(part, 1), *there_x = x, *there_y = y;
     float *weights = need((size_t)count, sizeof(*weights));
