@@ -51,12 +51,11 @@ struck() {  # COMM SIGNAL SECONDS RANK STAGE [option ...]: how long the others w
     rm -rf w && plan w 3
     begin "$s_comm" w 3 -j 1 "$@"
     sleep "$s_after"
-    if [ "$s_signal" = STOP ]; then # a stage that has not started is another matter
-        until [ "$(cat w/ranks/"$s_rank" w/ranks/"$s_rank".* 2>/dev/null | grep -c running)" -eq 3 ]; do
-            running || break
-            sleep 0.002
-        done
-    fi
+    # Nobody knows a stage that has not started: the others wait for it as long as --timeout says.
+    until [ "$(cat w/ranks/"$s_rank" w/ranks/"$s_rank".* 2>/dev/null | grep -c .)" -ge 3 ]; do
+        running || break
+        sleep 0.002
+    done
     # shellcheck disable=SC2046
     kill "-$s_signal" $(processes "$s_rank" "$s_stage") 2>/dev/null || echo 'it was not there'
     s_start=$(now)
