@@ -10,7 +10,7 @@
 int
 original_open(struct original *o, struct run *run, int blocks, bool eager)
 {
-    *o = (struct original){ .run = run };
+    *o = (struct original){ .run = run, .passed = -1 };
     if (!plan_pairs(&run->plan))
         return RC_OK;
     TRY(fwd_open(&o->fwd, run->bk, run->dev, &run->arch, run->dt, run_source_dense, run));
@@ -60,19 +60,29 @@ original_step(struct original *o, struct fwd_block *b)
 }
 
 int
-original_pass(struct original *o, int layer, int first, int end)
+original_pass(struct original *o, int step)
 {
-    int rc = original_load(o, layer, first, end);
+    double start = clock_seconds();
+    const struct step *s;
+    int rc;
 
-    for (int i = 0; o->on && i < o->count && rc == RC_OK; i++) {
+    if (!o->on || o->passed == step)
+        return RC_OK;
+    s = &o->run->plan.steps[step];
+    rc = original_load(o, s->layer, s->first_point, s->end_point);
+    for (int i = 0; i < o->count && rc == RC_OK; i++) {
         if ((rc = stop_check()) != RC_OK)
             break;
-        for (int p = first; p < end && rc == RC_OK; p++)
+        for (int p = s->first_point; p < s->end_point && rc == RC_OK; p++)
             rc = original_step(o, &o->blocks[i]);
         fwd_block_idle(&o->blocks[i]);
     }
     original_unload(o);
-    return rc;
+    if (rc != RC_OK)
+        return rc;
+    o->passed = step;
+    event_emit(&o->run->log, "passed", EVENT_INT("step", step), EVENT_REAL("seconds", clock_seconds() - start));
+    return RC_OK;
 }
 
 int

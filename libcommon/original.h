@@ -23,6 +23,7 @@ struct original {
     struct fwd        fwd;
     struct fwd_block *blocks; /* as many as the caller's, in its order */
     int               count;
+    int               passed; /* the last step that all blocks are through, or -1 */
 };
 
 int  original_open(struct original *o, struct run *run, int blocks, bool eager);
@@ -33,8 +34,9 @@ int  original_norms(struct original *o, int layer);
 int  original_load(struct original *o, int layer, int first, int end);
 void original_unload(struct original *o);
 int  original_step(struct original *o, struct fwd_block *b);
-/* All blocks through points [first, end) of a layer. RC_RETRY: told to stop. */
-int  original_pass(struct original *o, int layer, int first, int end);
+/* All blocks through a step, unless they are through it (o->passed): they wait for nobody, so it is done while others
+ * compress its modules. RC_RETRY: told to stop. */
+int  original_pass(struct original *o, int step);
 
 /* The input of b's point. */
 int  original_input(struct original *o, const struct fwd_block *b, const void **x);

@@ -30,16 +30,90 @@ add_inputs(struct run *run, const struct task *t, const char *path, struct packe
     return rc;
 }
 
-static int
-publish(struct run *run, const struct unit *u, const struct task_weights *w, const struct gptq_job *job)
+/* A module between its scales and its publication. */
+struct work {
+    struct hfactor     *f, none;
+    struct task_weights w;
+    struct qspec        q;
+    struct gptq_job     job;
+    const char         *method;
+    bool                plain;  /* rounded without a factor */
+    bool                failed; /* its Hessian is not positive definite */
+};
+
+static void
+work_free(struct work *k)
 {
+    mem_free(k->job.codes);
+    scales_free(&k->w);
+}
+
+static void
+fill_job(struct work *k)
+{
+    struct gptq_job *job = &k->job;
+
+    job->want_rtn = k->f->correction.m == NULL;
+    job->w = k->w.w;
+    job->scale = k->w.scale;
+    job->zero = k->w.zero;
+    job->global_scale = k->w.global_scale;
+    job->scale_col = k->w.scale_col;
+    job->l = k->f->l;
+    job->order = k->f->order;
+    job->dead = k->f->dead;
+}
+
+static int
+work_begin(struct work *k, struct run *run, struct unit *u)
+{
+    const struct task *t = u->t;
+    const struct recipe_group *rg = &run->plan.recipe->groups[t->group];
+    struct hfactor *f = k->f = u->f != NULL ? u->f : &k->none;
+
+    k->job = (struct gptq_job){ .spec = &k->q, .rows = t->end - t->row0, .cols = t->cols };
+    scheme_qspec(&rg->scheme, run->arch.dtype, rg->gptq && rg->scheme.v10, &k->q);
+    if (u->f != NULL)
+        TRY(hfactor_make(f, run));
+    TRY(scales_choose(&k->w, run, t, &k->q, f->diag, scheme_order_group(&rg->scheme) ? f->order : NULL,
+        f->correction.m, 1));
+    if (k->q.v10)
+        TRY(scales_sparse(run, t, &k->job.keep_zeros));
+    if ((k->job.codes = mem_alloc((size_t)k->job.rows * (size_t)k->job.cols, 1)) == NULL)
+        return RC_OS;
+    k->failed = rg->gptq && f->failed;
+    k->plain = !rg->gptq || ((k->failed || f->few) && !k->q.v10);
+    k->method = !rg->gptq ? "rtn" : f->few ? "rtn-few-tokens" : k->failed ? "rtn-fallback" : "gptq";
+    u->damp = rg->gptq ? f->damp : 0;
+    if (!k->plain)
+        fill_job(k);
+    return RC_OK;
+}
+
+static int
+work_round(struct work *k, struct run *run)
+{
+    struct scales s = { .scale = k->w.scale, .zero = k->w.zero, .global_scale = k->w.global_scale };
+
+    if (!k->plain)
+        return run->bk->gptq(run->dev, &k->job);
+    round_rows(&k->q, &s, k->w.w, 0, k->job.rows, k->job.cols, k->job.codes);
+    k->job.loss = k->job.rtn_loss = NAN;
+    return RC_OK;
+}
+
+static int
+publish(struct run *run, const struct unit *u, const struct work *k)
+{
+    const struct task_weights *w = &k->w;
+    const struct gptq_job *job = &k->job;
     const struct task *t = u->t;
     const struct recipe_group *rg = &run->plan.recipe->groups[t->group];
     struct rounded r = { .scheme = &rg->scheme, .t = run->arch.dtype, .rows = job->rows, .cols = job->cols,
         .codes = job->codes, .scale = w->scale, .zero = w->zero, .scale_col = w->scale_col,
         .global_scale = w->global_scale };
     char loss[32], rtn[32], d[32], rows[32], path[PATH_MAX];
-    struct st_meta meta[] = { { "plan", run->plan.fingerprint }, { "method", u->method }, { "loss", loss },
+    struct st_meta meta[] = { { "plan", run->plan.fingerprint }, { "method", k->method }, { "loss", loss },
         { "rtn_loss", rtn }, { "damp", d }, { "rows", rows } };
     struct packed_tensors p;
     double start = clock_seconds();
@@ -58,24 +132,15 @@ publish(struct run *run, const struct unit *u, const struct task_weights *w, con
 }
 
 static int
-round_rows_of(struct run *run, const struct task_weights *w, const struct hfactor *f, struct gptq_job *job)
+work_end(struct work *k, struct run *run, struct unit *u)
 {
-    struct scales s = { .scale = w->scale, .zero = w->zero, .global_scale = w->global_scale };
-
-    if (f == NULL) {
-        round_rows(job->spec, &s, w->w, 0, job->rows, job->cols, job->codes);
-        job->loss = job->rtn_loss = NAN;
-        return RC_OK;
-    }
-    job->w = w->w;
-    job->scale = w->scale;
-    job->zero = w->zero;
-    job->global_scale = w->global_scale;
-    job->scale_col = w->scale_col;
-    job->l = f->l;
-    job->order = f->order;
-    job->dead = f->dead;
-    return run->bk->gptq(run->dev, job);
+    if (k->f->correction.m != NULL)
+        TRY(correct_compare(&k->job, run, u->t, &k->f->correction, k->f->diag));
+    TRY(publish(run, u, k));
+    u->method = k->method;
+    u->loss = k->job.loss;
+    u->rtn_loss = k->job.rtn_loss;
+    return k->failed ? err_set(RC_NUMERIC, "rounded plainly: its Hessian is not positive definite") : RC_OK;
 }
 
 /* Scales of what an attention caches. */
@@ -105,45 +170,20 @@ cache_unit(struct run *run, struct unit *u)
 static int
 round_unit(struct run *run, struct unit *u)
 {
-    const struct task *t = u->t;
-    const struct recipe_group *rg = &run->plan.recipe->groups[t->group];
-    struct hfactor none = { 0 }, *f = u->f != NULL ? u->f : &none;
-    bool corrected, failed, plain;
-    struct task_weights w = { 0 };
-    const char *method;
-    struct qspec q;
-    struct gptq_job job = { .spec = &q, .rows = t->end - t->row0, .cols = t->cols };
-    int rc = RC_OK;
+    struct work k = { 0 };
+    int rc = work_begin(&k, run, u);
 
-    scheme_qspec(&rg->scheme, run->arch.dtype, rg->gptq && rg->scheme.v10, &q);
-    if ((u->f != NULL && (rc = hfactor_make(f, run)) != RC_OK) ||
-        (rc = scales_choose(&w, run, t, &q, f->diag, scheme_order_group(&rg->scheme) ? f->order : NULL,
-            f->correction.m, 1)) != RC_OK ||
-        (q.v10 && (rc = scales_sparse(run, t, &job.keep_zeros)) != RC_OK))
-        goto out;
-    if ((job.codes = mem_alloc((size_t)job.rows * (size_t)job.cols, 1)) == NULL) {
-        rc = RC_OS;
-        goto out;
-    }
-    corrected = f->correction.m != NULL;
-    failed = rg->gptq && f->failed;
-    plain = !rg->gptq || ((failed || f->few) && !q.v10);
-    method = !rg->gptq ? "rtn" : f->few ? "rtn-few-tokens" : failed ? "rtn-fallback" : "gptq";
-    u->damp = rg->gptq ? f->damp : 0;
-    job.want_rtn = !corrected;
-    u->method = method;
-    if ((rc = round_rows_of(run, &w, plain ? NULL : f, &job)) != RC_OK ||
-        (corrected && (rc = correct_compare(&job, run, t, &f->correction, f->diag)) != RC_OK) ||
-        (rc = publish(run, u, &w, &job)) != RC_OK)
-        u->method = NULL;
-    u->loss = job.loss;
-    u->rtn_loss = job.rtn_loss;
-    if (rc == RC_OK && failed)
-        rc = err_set(RC_NUMERIC, "rounded plainly: its Hessian is not positive definite");
-out:
-    mem_free(job.codes);
-    scales_free(&w);
+    if (rc == RC_OK && (rc = work_round(&k, run)) == RC_OK)
+        rc = work_end(&k, run, u);
+    work_free(&k);
     return rc;
+}
+
+static void
+tell(const struct unit *u)
+{
+    if (u->rc != RC_OK)
+        msg_error(u->t->name, "%s", err_text());
 }
 
 void
@@ -154,6 +194,53 @@ unit_do(struct run *run, struct unit *u)
     u->begun = true;
     u->rc = plan_task_cache(u->t) ? cache_unit(run, u) : round_unit(run, u);
     u->seconds = clock_seconds() - start;
-    if (u->rc != RC_OK)
-        msg_error(u->t->name, "%s", err_text());
+    tell(u);
+}
+
+static void
+launch(struct run *run, struct unit *u, int count, struct work *k, struct gptq_job **jobs, int *rc)
+{
+    int n = 0;
+
+    for (int i = 0; i < count; i++) {
+        u[i].begun = true;
+        u[i].rc = work_begin(&k[i], run, &u[i]);
+        if (u[i].rc == RC_OK && !k[i].plain)
+            jobs[n++] = &k[i].job;
+        tell(&u[i]);
+    }
+    backend_gptq(run->bk, run->dev, jobs, n, rc);
+    n = 0;
+    for (int i = 0; i < count; i++) {
+        if (u[i].rc != RC_OK)
+            continue;
+        if (k[i].plain || rc[n++] != RC_OK) /* alone it says why */
+            u[i].rc = work_round(&k[i], run);
+        if (u[i].rc == RC_OK)
+            u[i].rc = work_end(&k[i], run, &u[i]);
+        tell(&u[i]);
+    }
+}
+
+void
+unit_launch(struct run *run, struct unit *u, int count)
+{
+    struct work *k = mem_zalloc((size_t)count, sizeof(*k));
+    struct gptq_job **jobs = mem_alloc((size_t)count, sizeof(*jobs));
+    int *rc = mem_alloc((size_t)count, sizeof(*rc));
+    double start = clock_seconds();
+
+    if (k != NULL && jobs != NULL && rc != NULL) {
+        launch(run, u, count, k, jobs, rc);
+        for (int i = 0; i < count; i++)
+            work_free(&k[i]);
+    }
+    for (int i = 0; i < count; i++) {
+        if (!u[i].begun)
+            unit_do(run, &u[i]);
+        u[i].seconds = (clock_seconds() - start) / count;
+    }
+    mem_free(rc);
+    mem_free(jobs);
+    mem_free(k);
 }

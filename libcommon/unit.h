@@ -19,5 +19,7 @@ struct unit {
 
 /* Makes the factor unless it is made. A failure is told at once. */
 void unit_do(struct run *run, struct unit *u);
+/* The same of several, none a cache's, rounded together where the device takes modules of one shape in one launch. */
+void unit_launch(struct run *run, struct unit *u, int count);
 
 #endif

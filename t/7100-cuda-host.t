@@ -2,6 +2,7 @@
 # the cuda backend through whole stages, on the host: t/cuda-host stands in for CUDA, cuBLAS and cuSOLVER
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
+. "$data/mk/arch.sh"
 
 host=$build/t/llmc-cuda-host.so
 unset LLMC_CUDA LLMC_CUDA_HOST LLMC_CUDA_FAIL LLMC_CUDA_MEMORY
@@ -117,6 +118,27 @@ ok 'work done at once instead of late, threads from the last to the first: the s
 ok 'little device memory: the same bytes' '
     run p little cuda cuda cuda --device-memory 128M
     weights little | diff want -
+'
+
+# --- several modules in one launch ---
+
+family stacked moe 's/ BF16 4 / BF16 16 /'
+sed 's/"num_local_experts": 4/"num_local_experts": 16/' moe/config.json >c && mv c moe/config.json
+tokens 24 24 >moe.ids
+llmc-shard -C moe.p -m moe -s W4A16 -g 16 -d moe.ids -n 24 -l 24 -q
+llmc-calib -C moe.p -q | llmc-hessian -C moe.p -q --keep | llmc-gptq -C moe.p -q >moe.tsv
+
+again() {   # THREADS
+    rm -f count
+    LLMC_CUDA_COUNT=$PWD/count llmc-gptq -C moe.p -q --again --backend cuda -j "$1" </dev/null >"moe.$1" &&
+        awk -F '\t' '{ print $5 }' count >"launches.$1" && weights moe.p >"weights.$1"
+}
+
+ok 'small modules of one shape in one launch: the same bytes' '
+    again 1 && again 4 && diff weights.1 weights.4
+    [ "$(cut -f 1-4 moe.1 | sort)" = "$(cut -f 1-4 moe.4 | sort)" ]
+    cat launches.1 launches.4
+    [ $(($(cat launches.4) * 2)) -lt "$(cat launches.1)" ]
 '
 
 # --- frames on the device ---

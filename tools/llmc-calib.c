@@ -58,7 +58,6 @@ struct calib {
     int               count;
     struct emit       emit;
     int               ahead;  /* step that was captured while the one before was propagated, or -1 */
-    int               passed; /* last step that the original's blocks are through, or -1 */
     bool              piped;  /* stdout is a pipe */
     struct spill     *spill;  /* states of blocks, where memory is short */
     double            saved;  /* when states were last written */
@@ -250,7 +249,7 @@ capture(struct calib *c, int step, int last, bool keep)
     fwd_unload(&c->fwd);
     original_unload(&c->original);
     if (!one)
-        c->passed = step;
+        c->original.passed = step;
     if (rc == RC_OK && (c->run.arch.layer[s->layer] & LAYER_MOE) != 0 && s->end_point == POINT_COUNT)
         rc = experts_report(&c->run, &c->fwd, step);
     return rc;
@@ -268,21 +267,6 @@ can_capture_ahead(const struct calib *c, int step, int last)
     if ((c->run.arch.layer[t->layer] & LAYER_MOE) != 0 && t->first_point >= POINT_MLP)
         return false; /* experts are needed, which the propagation has not loaded */
     return wanted(c, step + 1);
-}
-
-/* The original's blocks through the step. They wait for nobody, so it is done while others compress its modules. */
-static int
-pass_original(struct calib *c, int step)
-{
-    const struct step *s = &c->run.plan.steps[step];
-    double start = clock_seconds();
-
-    if (!c->original.on || c->passed == step)
-        return RC_OK;
-    TRY(original_pass(&c->original, s->layer, s->first_point, s->end_point));
-    c->passed = step;
-    event_emit(&c->run.log, "passed", EVENT_INT("step", step), EVENT_REAL("seconds", clock_seconds() - start));
-    return RC_OK;
 }
 
 /* All blocks through the step's modules as they stand. */
@@ -352,7 +336,7 @@ one_step(struct calib *c, int step, int last)
         TRY(capture(c, step, last, mode == SEQUENTIAL_NONE));
     captured = clock_seconds();
     if (step < last) {
-        TRY(pass_original(c, step));
+        TRY(original_pass(&c->original, step));
         if (wait && mode != SEQUENTIAL_NONE) /* also for modules that are rounded without us */
             TRY(wait_step(c, step));
         if (!(capture_it && mode == SEQUENTIAL_NONE)) /* else the captured pass was the propagation */
@@ -459,7 +443,7 @@ print_steps(const struct calib *c)
 int
 main(int argc, char *argv[])
 {
-    struct calib c = { .ahead = -1, .passed = -1 };
+    struct calib c = { .ahead = -1 };
     int rc;
 
     (void)opt_parse(&tool, argc, argv);

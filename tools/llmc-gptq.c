@@ -47,6 +47,7 @@ struct gptq {
     struct hfactor *f;       /* [threads], or one; modules that share an input share one */
     struct unit    *unit;    /* [SIDE_UNITS threads], or one */
     int             units, factors, units_max;
+    bool            launch;  /* an accelerator takes several units at once */
     bool           *seen;    /* by task: taken in this run */
     struct progress progress;
     bool            told;    /* an earlier stage has said why tasks are left */
@@ -125,6 +126,10 @@ do_units(struct gptq *g)
     double start = clock_seconds(), sum = 0;
     int left = 0, last = 0;
 
+    if (g->launch) {
+        unit_launch(&g->run, g->unit, g->units);
+        return;
+    }
     for (int i = 0; i < g->factors; i++)
         if (g->f[i].t != NULL && !g->f[i].made)
             left++, last = i;
@@ -190,7 +195,7 @@ factor_place(struct gptq *g, const struct task *t, const char *path)
 static int
 take(struct gptq *g, const struct task *t, const char *path)
 {
-    bool side = g->side != NULL && plan_task_side(&g->run.plan, t);
+    bool side = (g->side != NULL || g->launch) && plan_task_side(&g->run.plan, t);
     bool factor = path != NULL && !plan_task_cache(t) && recipe_needs_hessian(g->run.plan.recipe, t->group);
     struct hfactor *f = NULL;
     int rc = RC_OK;
@@ -353,7 +358,7 @@ static int
 prepare(struct gptq *g)
 {
     struct budget_of of = run_budget_of(&g->run);
-    struct budget_way way = { .side = g->run.bk->host && of.threads > 1 };
+    struct budget_way way = { .side = of.threads > 1 };
     int threads = of.threads;
     struct budget b;
 
@@ -364,14 +369,15 @@ prepare(struct gptq *g)
     }
     TRY(run_budget(&g->run, &b));
     g->factors = way.side ? threads : 1;
-    g->units_max = way.side ? SIDE_UNITS * threads : 1;
+    g->launch = way.side && !g->run.bk->host;
+    g->units_max = g->launch ? threads : way.side ? SIDE_UNITS * threads : 1; /* a launch holds all of its units */
     g->f = mem_zalloc((size_t)g->factors, sizeof(*g->f));
     g->unit = mem_alloc((size_t)g->units_max, sizeof(*g->unit));
     if (g->f == NULL || g->unit == NULL)
         return RC_OS;
-    if (way.side && (g->side = mem_zalloc((size_t)threads, sizeof(*g->side))) == NULL)
+    if (way.side && !g->launch && (g->side = mem_zalloc((size_t)threads, sizeof(*g->side))) == NULL)
         return RC_OS;
-    for (int i = 0; way.side && i < threads; i++) {
+    for (int i = 0; g->side != NULL && i < threads; i++) {
         g->side[i] = g->run;
         g->side[i].dev = NULL;
         TRY(g->run.bk->open(&g->side[i].dev, &(struct dev_opts){ .threads = 1 }));

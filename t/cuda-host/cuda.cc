@@ -46,18 +46,18 @@ size_t taken;
 std::map<void *, size_t> device_memory;
 
 struct counts {
-    size_t to, back, inside;
+    size_t to, back, inside, launches;
     char  *watch; /* where calls are written */
     size_t left;
 
     ~counts()
     {
         const char *path = getenv("LLMC_CUDA_COUNT");
-        FILE *f = path != NULL && to + back + inside > 0 ? fopen(path, "a") : NULL;
+        FILE *f = path != NULL && to + back + inside + launches > 0 ? fopen(path, "a") : NULL;
 
         if (f == NULL)
             return;
-        (void)fprintf(f, "%s\t%zu\t%zu\t%zu\n", program_invocation_short_name, to, back, inside);
+        (void)fprintf(f, "%s\t%zu\t%zu\t%zu\t%zu\n", program_invocation_short_name, to, back, inside, launches);
         (void)fclose(f);
     }
 } count;
@@ -416,6 +416,7 @@ host_launch(cudaStream_t s, size_t shared, int blocks, int height, std::function
     if (host_fails("launch"))
         return s->put([] { sticky = cudaErrorLaunchFailure; });
     note('k');
+    count.launches++;
     return s->put(run);
 }
 
