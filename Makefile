@@ -64,7 +64,7 @@ help:
 	@echo 'make check       install what is missing, build, run all tests (SAN=1: under sanitizers)'
 	@echo 'make deps        install the Debian packages that are missing'
 	@echo 'make torture-ranks   all numbers of ranks, threads, ways to meet, kills (MODEL=d: another than the demo, KILLS=20)'
-	@echo 'make check-cuda-host      the CUDA backend on the host, on a stand-in of the libraries'
+	@echo 'make check-cuda-host      the CUDA backend on the host, on a stand-in of the libraries (MODEL=d: its first layers, too)'
 	@echo 'make check-cuda, make bench-cuda    the same on a GPU; share/cuda-report.sh does both and writes one file'
 	@echo 'make lint        both compilers without warnings, lengths, man pages'
 	@echo 'make bench       speed of the kernels on this machine, and of a run by phase (MODEL=d DATA=f SAMPLES=n JSON=f)'
@@ -196,10 +196,11 @@ torture-ranks: deps
 	@BUILD=$(B) MATRIX=full MODEL=$(MODEL) KILLS=$(or $(KILLS),20) prove -v -e '' $(PROVEFLAGS) t/8003-ranks-matrix.t \
 	    t/8004-ranks-kill.t
 
-# The cuda backend on a stand-in of its libraries; SAN=1: under sanitizers.
+# The cuda backend on a stand-in of its libraries; SAN=1: under sanitizers; MODEL=d: the first layers of d, too.
 check-cuda-host: deps
 	@$(MAKE) --no-print-directory -j2 progs $(HOST_UNITS) $(B)/t/fail.so $(HOST_SO)
-	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(HOST_UNITS) t/7100-cuda-host.t t/7200-nccl-host.t
+	@BUILD=$(B) MODEL=$(MODEL) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(HOST_UNITS) t/7100-cuda-host.t \
+	    t/7200-nccl-host.t
 
 # On a device: the same tests against the real libraries, then whole runs, then under compute-sanitizer.
 check-cuda: all

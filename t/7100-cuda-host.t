@@ -57,7 +57,7 @@ run() {     # PLAN NEW CALIB HESSIAN GPTQ [option ...]: the backend of each stag
 
 # Codes that differ between two runs, one line a module: name, count, how many differ.
 differ() {
-    (cd "$1/weights" && find . -name "*.safetensors" | sort) | perl -e '
+    (cd "$1/weights" && find . -type f -name "*.safetensors" | sort) | perl -e '
         sub codes {
             local $/;
             open my $f, "<:raw", $_[0] or die "$_[0]: $!";
@@ -119,6 +119,26 @@ ok 'little device memory: the same bytes' '
     run p little cuda cuda cuda --device-memory 128M
     weights little | diff want -
 '
+
+# --- another model: MODEL=DIR, its first two layers ---
+
+first() {   # NEW CALIB HESSIAN GPTQ: the backend of each stage
+    rm -rf "$1" && cp -a other "$1" || return
+    llmc-calib -C "$1" -q --backend "$2" -m 'model.layers.[01].*' | llmc-hessian -C "$1" -q --backend "$3" |
+        llmc-gptq -C "$1" -q --backend "$4" -m 'model.layers.[01].*' >"$1.tsv"
+    [ "$(find "$1/weights" -type f | wc -l)" -gt 1 ]
+}
+
+if [ -n "${MODEL:-}" ]; then
+    llmc-shard -C other -m "$MODEL" -s W4A16 -g 64 --sequential none -d "$demo/calib.jsonl" -n 8 -l 128 -q
+    ok "$MODEL on the cpu backend" 'first o.cpu cpu cpu cpu'
+    ok 'GPTQ through the CUDA code: codes are equal' 'first o.gptq cpu cpu cuda; close_to o.cpu o.gptq . 1'
+    ok 'and the Hessians: nearly so' 'first o.hess cpu cuda cuda; close_to o.cpu o.hess . 10'
+    ok 'and the forward pass: the same loss' '
+        first o.cuda cuda cuda cuda
+        close_to o.cpu o.cuda "layers.0.self_attn.[qkv]" 1
+        as_good o.cpu o.cuda'
+fi
 
 # --- several modules in one launch ---
 
