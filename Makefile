@@ -242,8 +242,8 @@ peer: all
 
 lint:
 	@share/deps.sh $(DEPS) $(DEPS_LINT)
-	@$(MAKE) --no-print-directory -s CC=gcc CFLAGS='-O2 -Werror' CUDA=0 B=build/lint-gcc all units
-	@$(MAKE) --no-print-directory -s CC=clang CFLAGS='-O2 -Werror' CUDA=0 B=build/lint-clang all units
+	@$(MAKE) --no-print-directory -s -j2 CC=gcc CFLAGS='-O2 -g -Werror' CUDA=0 B=$(or $(LINT_B),build/lint-gcc) all units
+	@$(MAKE) --no-print-directory -s -j2 CC=clang CFLAGS='-O1 -Werror' CUDA=0 B=build/lint-clang all units
 	@t/lint.sh $(SOURCES)
 
 clean:
