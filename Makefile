@@ -199,8 +199,8 @@ torture-ranks: deps
 # The cuda backend on a stand-in of its libraries; SAN=1: under sanitizers; MODEL=d: the first layers of d, too.
 check-cuda-host: deps
 	@$(MAKE) --no-print-directory -j2 progs $(HOST_UNITS) $(B)/t/fail.so $(HOST_SO)
-	@BUILD=$(B) MODEL=$(MODEL) CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(HOST_UNITS) t/7100-cuda-host.t \
-	    t/7200-nccl-host.t
+	@BUILD=$(B) MODEL=$(MODEL) LLMC_TEST_LONG=1 CMOCKA_MESSAGE_OUTPUT=TAP prove -v -e '' $(PROVEFLAGS) $(HOST_UNITS) \
+	    t/7100-cuda-host.t t/7200-nccl-host.t
 
 # On a device: the same tests against the real libraries, then whole runs, then under compute-sanitizer.
 check-cuda: all

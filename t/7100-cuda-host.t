@@ -1,6 +1,7 @@
 #!/bin/sh
 # the cuda backend through whole stages, on the host: t/cuda-host stands in for CUDA, cuBLAS and cuSOLVER
 . "${0%/*}/lib.sh"
+many_runs
 . "$data/mk/demo.sh"
 . "$data/mk/arch.sh"
 

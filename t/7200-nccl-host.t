@@ -1,6 +1,7 @@
 #!/bin/sh
 # --comm nccl on the host: t/cuda-host stands in for CUDA and NCCL
 . "${0%/*}/lib.sh"
+many_runs
 . "$data/mk/demo.sh"
 no_leak_check
 

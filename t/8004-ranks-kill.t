@@ -52,7 +52,8 @@ struck() {  # COMM SIGNAL SECONDS RANK STAGE [option ...]: how long the others w
     begin "$s_comm" w 3 -j 1 "$@"
     sleep "$s_after"
     # Nobody knows a stage that has not started: the others wait for it as long as --timeout says.
-    until [ "$(cat w/ranks/"$s_rank" w/ranks/"$s_rank".* 2>/dev/null | grep -c .)" -ge 3 ]; do
+    s_state=$([ "$s_signal" = STOP ] && echo running || echo .)
+    until [ "$(cat w/ranks/"$s_rank" w/ranks/"$s_rank".* 2>/dev/null | grep -c "$s_state")" -ge 3 ]; do
         running || break
         sleep 0.002
     done
