@@ -58,9 +58,9 @@ keep_worse(struct budget *b, const struct budget *one)
 }
 
 static void
-add_process(struct budget *b, const struct budget_of *o)
+add_process(struct budget *b, int threads)
 {
-    budget_add(b, "programs", NULL, PROCESS + THREAD * o->threads);
+    budget_add(b, "programs", NULL, PROCESS + THREAD * threads);
 }
 
 /* Of activations. */
@@ -170,7 +170,7 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
 
     *b = (struct budget){ 0 };
     count_tokens(o, &tokens, &block);
-    add_process(b, o);
+    add_process(b, o->threads);
     if (!way->disk) {
         budget_add(b, "hidden states", STATES, tokens * o->arch->hidden * size);
         budget_add(b, "pending inputs", STATES, tokens * size * pending_width(o));
@@ -213,7 +213,7 @@ budget_hessian(struct budget *b, const struct budget_of *o, int step)
     count_sums(o, step, &all, &most, &width);
     count_tokens(o, &tokens, &block);
     panels = width + SYRK_COLS;
-    add_process(b, o);
+    add_process(b, o->threads);
     budget_add(b, "sums", all > most ? INPUT : NULL, all);
     if (o->plan->ranks > 1)
         budget_add(b, "sums of other ranks", NULL, all);
@@ -253,7 +253,7 @@ task_budget(struct budget *b, const struct budget_of *o, const struct task *t)
     double n = t->cols, rows = t->end - t->row0, factorise, sweep;
 
     *b = (struct budget){ 0 };
-    add_process(b, o);
+    add_process(b, o->threads);
     if (g == NULL)
         return;
     if (!g->gptq) {
@@ -299,7 +299,7 @@ budget_gptq(struct budget *b, const struct budget_of *o, int step, bool side)
     struct budget one;
 
     *b = (struct budget){ 0 };
-    add_process(b, o);
+    add_process(b, o->threads);
     for (int i = s->first_task; i < s->end_task; i++) {
         const struct task *t = &o->plan->tasks[i];
 
@@ -346,7 +346,7 @@ budget_eval(struct budget *b, const struct budget_eval *e, bool disk)
     }
     eval_weight(e, (double)a->vocab * a->hidden, &packed, &beside);
     head = packed + larger(e->compressed ? beside : 0, a->vocab * (double)NLL_ROWS * (e->dt == DT_BF16 ? 6 : 4));
-    budget_add(b, "programs", NULL, PROCESS + THREAD * e->threads);
+    add_process(b, e->threads);
     if (!disk)
         budget_add(b, "hidden states", "fewer windows (-w), or a temporary directory on a disk", e->tokens * a->hidden *
             size);
@@ -360,7 +360,7 @@ void
 budget_pack(struct budget *b, int threads, double decoded)
 {
     *b = (struct budget){ 0 };
-    budget_add(b, "programs", NULL, PROCESS + THREAD * threads);
+    add_process(b, threads);
     budget_add(b, "decoded weight", NULL, decoded);
 }
 
@@ -420,7 +420,7 @@ budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget
     struct budget calib, hessian, gptq, process = { 0 }, one;
 
     *b = (struct budget){ 0 };
-    add_process(&process, o);
+    add_process(&process, o->threads);
     for (int s = 0; s < p->step_count; s++) {
         double all, most, width;
 

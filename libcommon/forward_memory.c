@@ -3,15 +3,21 @@
 #include "mem.h"
 #include "msg.h"
 
+/* NULL: the device has no room, or is the host. */
+static void *
+on_device(const struct backend *bk, struct dev *dev, size_t count, size_t size)
+{
+    size_t bytes;
+
+    return __builtin_mul_overflow(count, size, &bytes) ? NULL : bk->alloc(dev, bytes);
+}
+
 void *
 fwd_alloc(const struct fwd *f, size_t count, size_t size)
 {
-    size_t bytes;
-    void *p;
+    void *p = on_device(f->bk, f->dev, count, size);
 
-    if (!__builtin_mul_overflow(count, size, &bytes) && (p = f->bk->alloc(f->dev, bytes)) != NULL)
-        return p;
-    return mem_alloc(count, size);
+    return p != NULL ? p : mem_alloc(count, size);
 }
 
 void
@@ -54,12 +60,9 @@ fwd_scratch(struct fwd *f, enum fwd_use use, size_t count)
 void *
 fwd_block_alloc(const struct fwd_block *b, size_t count, size_t size)
 {
-    size_t bytes;
-    void *p;
+    void *p = on_device(b->bk, b->dev, count, size);
 
-    if (!__builtin_mul_overflow(count, size, &bytes) && (p = b->bk->alloc(b->dev, bytes)) != NULL)
-        return p;
-    return spill_alloc(b->spill, count, size);
+    return p != NULL ? p : spill_alloc(b->spill, count, size);
 }
 
 void

@@ -1,6 +1,7 @@
 /* stream - what llmc-calib and llmc-hessian say to the next stage */
 #include "stream.h"
 
+#include "forward.h"
 #include "mem.h"
 #include "msg.h"
 
@@ -126,15 +127,8 @@ put_inline(struct stream_out *o, struct tensor *t, size_t parts, const struct st
     void *own[2] = { NULL, NULL };
     int rc = RC_OK;
 
-    for (size_t i = 0; i < parts && rc == RC_OK && o->bk != NULL; i++) {
-        if (!o->bk->holds(o->dev, t[i].data))
-            continue;
-        if ((own[i] = mem_alloc(t[i].bytes, 1)) == NULL)
-            rc = RC_OS;
-        else
-            rc = fetch(o, own[i], t[i].data, t[i].bytes);
-        t[i].data = own[i];
-    }
+    for (size_t i = 0; i < parts && rc == RC_OK && o->bk != NULL; i++)
+        rc = fwd_read(o->bk, o->dev, t[i].data, t[i].bytes, &t[i].data, &own[i]);
     if (rc == RC_OK)
         rc = st_write_frame(o->fd, t, parts, meta, 5);
     mem_free(own[0]);

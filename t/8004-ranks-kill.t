@@ -6,7 +6,8 @@
 . "${0%/*}/lib.sh"
 . "$data/mk/demo.sh"
 many_runs
-# Now and then the others do not end in time when a whole rank is killed: not understood, so only where it is asked for.
+# Now and then the others do not end in time: a rank that dies before its second sign of life may look, to one that
+# started later, like what an earlier run has left, and is waited for as long as --timeout says. So only on demand.
 [ -n "${MATRIX:-}${LLMC_TEST_LONG:-}" ] || skip_all 'make torture-ranks or LLMC_TEST_LONG=1 has it'
 . "$data/mk/ranks.sh"
 

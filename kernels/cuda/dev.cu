@@ -496,7 +496,7 @@ backend_cuda_probe(void)
 
 const size_t backend_cuda_sizes[BACKEND_SIZE_COUNT] = BACKEND_SIZES;
 const struct backend backend_cuda = {
-    .name = "cuda", .open = cuda_open, .close = cuda_close,
+    .name = "cuda", .host = false, .open = cuda_open, .close = cuda_close,
     .alloc = cuda_alloc, .release = cuda_release, .holds = cuda_holds, .copy = cuda_copy, .zero = cuda_zero,
     .share_make = cuda_share_make, .share_open = cuda_share_open, .share_put = cuda_share_put,
     .share_get = cuda_share_get, .share_close = cuda_share_close,
