@@ -48,7 +48,7 @@ sign_read(struct sign *s, const char *path)
     if (stat(path, &st) != 0 || buf_read_file(&b, path, LINE_MAX_BYTES) != RC_OK)
         return false;
     s->stamp = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    ok = b.s != NULL && sscanf(b.s, "%64s %ld %15s %d", s->host, &s->pid, s->state, &s->number) >= 3;
+    ok = b.s != NULL && sscanf(b.s, "%64s %ld %15s %d %16s", s->host, &s->pid, s->state, &s->number, s->job) >= 3;
     buf_free(&b);
     return ok && s->pid > 0;
 }
@@ -80,7 +80,7 @@ static int
 tell(const struct beat *b, const char *state, int number)
 {
     char line[LINE_MAX_BYTES];
-    int n = snprintf(line, sizeof(line), "%s %ld %s %d\n", b->host, (long)getpid(), state, number);
+    int n = snprintf(line, sizeof(line), "%s %ld %s %d %s\n", b->host, (long)getpid(), state, number, b->job);
 
     return file_publish(b->path, line, (size_t)n);
 }
@@ -162,7 +162,7 @@ beat_woke(struct beat *b)
 }
 
 int
-beat_open(struct beat *b, const char *dir, int rank, const char *stage, int limit)
+beat_open(struct beat *b, const char *dir, int rank, const char *stage, int limit, const char *job)
 {
     sigset_t all, old;
     struct sign s;
@@ -170,6 +170,7 @@ beat_open(struct beat *b, const char *dir, int rank, const char *stage, int limi
 
     *b = (struct beat){ .limit = limit, .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER };
     sign_host(b->host);
+    (void)snprintf(b->job, sizeof(b->job), "%s", job);
     TRY(file_mkdir(dir));
     for (int i = 0; i < BEAT_STAGES; i++)
         if (stage == stages[i] || (stage != NULL && stages[i] != NULL && strcmp(stage, stages[i]) == 0))

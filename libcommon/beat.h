@@ -1,8 +1,8 @@
 /* beat - a process's sign of life, and its neighbours'
  *
- * DIR/NAME is one line "HOST PID STATE [NUMBER]", STATE being "running", "done" or "failed"; a thread touches it every
+ * DIR/NAME is one line "HOST PID STATE NUMBER [JOB]", STATE being "running", "done" or "failed"; a thread touches it every
  * second while the process runs, so that long arithmetic is no silence, and a stopped process is. NUMBER is the exit
- * status of what failed; of a running rank, the seconds of silence after which it is lost.
+ * status of what failed; of a running rank, the seconds of silence after which it is lost. JOB is a word that the ranks of one launch share with no earlier one.
  *
  * The stages of one rank look after each other: RANK is llmc-hessian, RANK.calib and RANK.gptq are its neighbours in
  * the pipe. A neighbour on this host that was seen alive and then is silent for the rank's time limit is killed, since
@@ -15,10 +15,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { BEAT_SECONDS = 1, BEAT_STAGES = 3, BEAT_PATH_MAX = 4096 };
+enum { BEAT_SECONDS = 1, BEAT_STAGES = 3, BEAT_PATH_MAX = 4096, BEAT_JOB = 17 };
 
 struct sign {
-    char    host[65], state[16];
+    char    host[65], state[16], job[BEAT_JOB];
     long    pid;
     int     number;
     int64_t stamp;      /* of the file, by the file system's clock */
@@ -32,7 +32,7 @@ struct neighbour {
 };
 
 struct beat {
-    char             path[BEAT_PATH_MAX], host[65];
+    char             path[BEAT_PATH_MAX], host[65], job[BEAT_JOB];
     int              limit;     /* seconds; 0: that of the rank's sign */
     int64_t          born;      /* by the file system's clock */
     double           looked, woke; /* by ours; woke: when we were last stopped ourselves, silence before says nothing */
@@ -43,8 +43,9 @@ struct beat {
     bool             beating, end;
 };
 
-/* stage: "calib", "gptq", or NULL for the rank itself, which has a limit. RC_CANTCREATE, RC_IO, RC_OS. */
-int  beat_open(struct beat *b, const char *dir, int rank, const char *stage, int limit);
+/* stage: "calib", "gptq", or NULL for the rank itself, which has a limit. job: "" where it is not known.
+ * RC_CANTCREATE, RC_IO, RC_OS. */
+int  beat_open(struct beat *b, const char *dir, int rank, const char *stage, int limit, const char *job);
 /* Leaves word how we ended. Harmless on a zeroed struct. */
 void beat_close(struct beat *b, int rc);
 double beat_woke(struct beat *b);

@@ -63,7 +63,7 @@ comm_open(struct comm *c, struct run *run, const char *name, int timeout)
     TRY(partition(c));
     if (c->ranks > 1) {
         TRY(plan_path(&run->plan, dir, "ranks"));
-        TRY(peers_open(&c->peers, dir, c->rank, c->ranks, timeout));
+        TRY(peers_open(&c->peers, dir, c->rank, c->ranks, timeout, run->job));
     }
     TRY(c->kind->open(c));
     event_emit(&run->log, "communicator", EVENT_STR("name", c->kind->name), EVENT_INT("ranks", c->ranks));

@@ -23,7 +23,7 @@ read_sign(const struct peers *p, int rank, struct sign *s)
 }
 
 int
-peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout)
+peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout, const char *job)
 {
     *p = (struct peers){ .rank = rank, .ranks = ranks, .timeout = timeout };
     p->dir = mem_strdup(dir);
@@ -32,7 +32,7 @@ peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout)
         return RC_OS;
     for (int r = 0; r < ranks; r++)
         p->peer[r].heard = clock_seconds();
-    return beat_open(&p->beat, dir, rank, NULL, timeout);
+    return beat_open(&p->beat, dir, rank, NULL, timeout, job);
 }
 
 void
@@ -44,6 +44,13 @@ peers_close(struct peers *p, int rc)
     *p = (struct peers){ 0 };
 }
 
+/* A rank that died before we came leaves what an earlier run may have left as well, unless it says which. */
+static bool
+of_this_run(const struct peers *p, const struct peer *r, const struct sign *s)
+{
+    return r->seen || s->stamp >= p->beat.born || (s->job[0] != '\0' && strcmp(s->job, p->beat.job) == 0);
+}
+
 static int
 check_one(struct peers *p, int rank)
 {
@@ -53,15 +60,15 @@ check_one(struct peers *p, int rank)
     bool there = read_sign(p, rank, &s), here = there && strcmp(s.host, p->beat.host) == 0;
 
     if (there && strcmp(s.state, "running") == 0) {
-        bool moved = s.stamp != r->stamp && (r->stamp != 0 || s.stamp >= p->beat.born);
+        bool moved = s.stamp != r->stamp && (r->stamp != 0 || of_this_run(p, r, &s));
 
         if (moved && sign_alive(&s, p->beat.host)) { /* an older file must be seen to change before it counts */
             r->seen = true;
             r->heard = clock_seconds();
         }
-        if ((r->seen || s.stamp >= p->beat.born) && !sign_alive(&s, p->beat.host))
+        if (of_this_run(p, r, &s) && !sign_alive(&s, p->beat.host))
             return err_set(RC_RETRY, "rank %d: process %ld on %s is gone", rank, s.pid, s.host);
-    } else if (there && (r->seen || s.stamp >= p->beat.born)) {
+    } else if (there && of_this_run(p, r, &s)) {
         if (strcmp(s.state, "failed") == 0)
             return err_set(RC_RETRY, "rank %d: failed with exit status %d, process %ld on %s", rank, s.number, s.pid,
                 s.host);

@@ -2,7 +2,8 @@
  *
  * Each rank keeps a sign of life (beat.h). peers_check looks at all of them, once a second at most. A rank that failed,
  * whose process is gone, that has not started or that shows no sign of life within the time limit is an RC_RETRY whose
- * sentence names it. What an earlier run left there is told from this one's by its age.
+ * sentence names it. What an earlier run left there is told from this one's by the launch that it names, else
+ * by its age.
  */
 #ifndef LLMC_PEERS_H
 #define LLMC_PEERS_H
@@ -25,8 +26,8 @@ struct peers {
     struct beat  beat;
 };
 
-/* timeout in seconds. RC_CANTCREATE, RC_IO, RC_OS. */
-int  peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout);
+/* timeout in seconds; job as in beat.h. RC_CANTCREATE, RC_IO, RC_OS. */
+int  peers_open(struct peers *p, const char *dir, int rank, int ranks, int timeout, const char *job);
 /* Tells the others how we ended. Harmless on a zeroed struct. */
 void peers_close(struct peers *p, int rc);
 

@@ -18,15 +18,17 @@
 /* A layer is read ahead where it is at most this part of the memory that we may use. */
 enum { AHEAD_SHARE = 8 };
 
-/* Launchers' variables, in the order that they are asked; the first that knows of several ranks, else the first. */
-static const struct {
-    const char *rank, *ranks, *first;
+/* Launchers' variables, in the order that they are asked; the first that knows of several ranks, else the first. Those
+ * of job together have one value for all ranks and never that of an earlier launch: not so of an array, whose tasks may
+ * each start again. */
+static const struct launcher {
+    const char *rank, *ranks, *first, *job[3];
 } launchers[] = {
-    { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", NULL },
-    { "PMIX_RANK", "PMIX_SIZE", NULL },
-    { "PMI_RANK", "PMI_SIZE", NULL },
-    { "SLURM_PROCID", "SLURM_NTASKS", NULL },
-    { "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN" },
+    { "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", NULL, { "PMIX_NAMESPACE" } },
+    { "PMIX_RANK", "PMIX_SIZE", NULL, { "PMIX_NAMESPACE", "SLURM_RESTART_COUNT" } },
+    { "PMI_RANK", "PMI_SIZE", NULL, { "PMI_JOBID" } },
+    { "SLURM_PROCID", "SLURM_NTASKS", NULL, { "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT" } },
+    { "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", { 0 } },
 };
 
 static int
@@ -42,13 +44,14 @@ env_int(const char *name)
     return *end != '\0' || v < 0 || v > 1 << 20 ? -1 : (int)v;
 }
 
-/* Where rank and ranks were found. */
+/* Where rank and ranks were found; *from: NULL where by no launcher. */
 static const char *
-find_rank(const struct run_opts *o, int *rank, int *ranks)
+find_rank(const struct run_opts *o, int *rank, int *ranks, const struct launcher **from)
 {
     static const char none[] = "default";
     const char *source = none;
 
+    *from = NULL;
     *rank = 0;
     *ranks = 1;
     for (size_t i = 0; i < sizeof(launchers) / sizeof(launchers[0]) && *ranks == 1; i++) {
@@ -60,14 +63,38 @@ find_rank(const struct run_opts *o, int *rank, int *ranks)
         *rank = r;
         *ranks = n;
         source = launchers[i].rank;
+        *from = &launchers[i];
     }
-    if (o->rank >= 0 || o->ranks > 0)
+    if (o->rank >= 0 || o->ranks > 0) {
         source = "options";
+        *from = NULL;
+    }
     if (o->rank >= 0)
         *rank = o->rank;
     if (o->ranks > 0)
         *ranks = o->ranks;
     return source;
+}
+
+/* What this launch has been called by LLMC_RUN or by the launcher, as a word; nothing where by neither. */
+static int
+find_job(const struct launcher *from, char out[BEAT_JOB])
+{
+    const char *v = getenv("LLMC_RUN");
+    bool named = v != NULL && *v != '\0';
+    char hex[DIGEST_HEX];
+    struct digest d;
+
+    digest_init(&d);
+    digest_str(&d, v);
+    for (size_t i = 0; from != NULL && i < sizeof(from->job) / sizeof(from->job[0]) && from->job[i] != NULL; i++) {
+        v = getenv(from->job[i]);
+        digest_str(&d, v);
+        named = named || (i == 0 && v != NULL && *v != '\0');
+    }
+    TRY(digest_hex(&d, hex));
+    (void)snprintf(out, BEAT_JOB, "%.*s", named ? BEAT_JOB - 1 : 0, hex);
+    return RC_OK;
 }
 
 static int
@@ -110,7 +137,7 @@ open_beat(struct run *run, const char *tool)
     if (run->ranks < 2 || stage == NULL)
         return RC_OK;
     TRY(plan_path(&run->plan, dir, "ranks"));
-    return beat_open(&run->beat, dir, run->rank, stage, 0);
+    return beat_open(&run->beat, dir, run->rank, stage, 0, run->job);
 }
 
 int
@@ -118,6 +145,7 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
 {
     struct dev_opts dev = { .threads = o->threads, .device_bytes = o->device_bytes };
     char path[PATH_MAX];
+    const struct launcher *from;
     const char *source;
     int rc;
 
@@ -127,11 +155,12 @@ run_open(struct run *run, const char *tool, const struct run_opts *o)
     event_open(&run->log, NULL, tool, 0);
     msg_quiet(o->quiet);
     stop_install();
-    source = find_rank(o, &run->rank, &run->ranks);
+    source = find_rank(o, &run->rank, &run->ranks, &from);
     msg_rank(run->rank, run->ranks);
     if (run->rank >= run->ranks)
         return err_set(RC_USAGE, "rank %d of %d ranks", run->rank, run->ranks);
-    if ((rc = plan_read(&run->plan, o->dir)) != RC_OK || (rc = open_model(run)) != RC_OK)
+    if ((rc = find_job(from, run->job)) != RC_OK || (rc = plan_read(&run->plan, o->dir)) != RC_OK ||
+        (rc = open_model(run)) != RC_OK)
         goto out;
     if (!o->any_ranks && run->ranks != run->plan.ranks) {
         rc = err_set(RC_USAGE, "%d ranks, but the plan is for %d", run->ranks, run->plan.ranks);

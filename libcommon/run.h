@@ -44,6 +44,7 @@ struct run {
     struct event_log      log;
     enum dtype            dt; /* of activations: BF16 for a BF16 model, else F32 */
     int                   rank, ranks;
+    char                  job[BEAT_JOB]; /* of ours and no earlier launch, where it has a name */
     struct beat           beat; /* of several ranks' calib and gptq; that of llmc-hessian is in peers.h */
     size_t                memory; /* bytes that we may use, */
     bool                  memory_asked; /* as an option said */

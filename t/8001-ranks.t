@@ -107,6 +107,21 @@ for mode in layer none; do
     "
 done
 
+# --- launches ---
+
+# What tells a rank that has died early from one of an earlier launch
+job() {     # DIR: the one word that the signs of its ranks end with
+    awk 'NF != 5 { exit 1 } { print $5 }' "$1"/ranks/[0-9] | sort -u
+}
+with_mpi 'ranks of an MPI job know that they are, and of no other' '
+    job s2layer >l && job s2none >n && cat l n
+    [ "$(grep -c . l)" -eq 1 ] && [ "$(grep -c . n)" -eq 1 ] && ! cmp -s l n
+'
+ok 'ranks that llmc starts do as well' '
+    rm -rf out && llmc run small -s W4A16 -g 32 -d ids -o out -C r2 --ranks 2 --comm files -q >/dev/null
+    job r2 >l && cat l && [ "$(grep -c . l)" -eq 1 ]
+'
+
 # --- another number of ranks ---
 
 stopped() {     # DIR RANKS: killed at the 3rd weight that rank 1 publishes

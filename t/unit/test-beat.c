@@ -1,6 +1,7 @@
 /* beat: signs of life, and what becomes of a neighbour that gives none */
 #include "../../libcommon/beat.h"
 #include "../../libcommon/msg.h"
+#include "../../libcommon/peers.h"
 #include "unit.h"
 
 #include <signal.h>
@@ -17,7 +18,7 @@ test_sign(void **state)
 
     (void)state;
     sign_host(host);
-    assert_int_equal(beat_open(&b, "beats", 3, NULL, 7), RC_OK);
+    assert_int_equal(beat_open(&b, "beats", 3, NULL, 7, ""), RC_OK);
     assert_true(sign_read(&s, "beats/3"));
     assert_string_equal(s.state, "running");
     assert_int_equal(s.number, 7);
@@ -27,7 +28,7 @@ test_sign(void **state)
     assert_true(sign_read(&s, "beats/3"));
     assert_string_equal(s.state, "failed");
     assert_int_equal(s.number, RC_NUMERIC);
-    assert_int_equal(beat_open(&b, "beats", 3, "gptq", 0), RC_OK);
+    assert_int_equal(beat_open(&b, "beats", 3, "gptq", 0, ""), RC_OK);
     beat_close(&b, RC_OK);
     assert_true(sign_read(&s, "beats/3.gptq"));
     assert_string_equal(s.state, "done");
@@ -70,7 +71,7 @@ test_neighbour(void **state)
     for (int i = 0; i < 2; i++) {
         assert_true((pid[i] = fork()) >= 0);
         if (pid[i] == 0) {
-            if (beat_open(&b, "beats", 5, i == 0 ? "calib" : "gptq", 0) != RC_OK)
+            if (beat_open(&b, "beats", 5, i == 0 ? "calib" : "gptq", 0, "") != RC_OK)
                 _exit(RC_BUG);
             if (i == 0)
                 (void)raise(SIGSTOP);
@@ -81,7 +82,7 @@ test_neighbour(void **state)
     }
     assert_int_equal(waitpid(pid[0], &status, WUNTRACED), pid[0]);
     assert_true(WIFSTOPPED(status));
-    assert_int_equal(beat_open(&b, "beats", 5, NULL, 2), RC_OK);
+    assert_int_equal(beat_open(&b, "beats", 5, NULL, 2, ""), RC_OK);
     assert_int_equal(waitpid(pid[0], &status, 0), pid[0]);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
     assert_int_equal(waitpid(pid[1], &status, 0), pid[1]);
@@ -89,11 +90,43 @@ test_neighbour(void **state)
     beat_close(&b, RC_OK);
 }
 
+/* What a rank that has died before we started leaves is of our launch, or of one that we know nothing of. */
+static void
+test_launch(void **state)
+{
+    static const struct { const char *theirs, *ours; int how, rc; } t[] = {
+        { "a", "a", -1, RC_RETRY }, { "a", "b", -1, RC_OK }, { "", "", -1, RC_OK }, { "", "a", -1, RC_OK },
+        { "a", "a", RC_NUMERIC, RC_RETRY }, { "a", "b", RC_NUMERIC, RC_OK },
+        { "a", "a", RC_OK, RC_OK }, { "a", "b", RC_OK, RC_OK },
+    };
+    struct peers p;
+    struct beat b;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+        pid_t pid = fork();
+
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            if (beat_open(&b, "launch", 1, NULL, 60, t[i].theirs) == RC_OK && t[i].how >= 0)
+                beat_close(&b, t[i].how);
+            _exit(0);
+        }
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        (void)usleep(20000); /* more than the file system's clock ticks in */
+        assert_int_equal(peers_open(&p, "launch", 0, 2, 60, t[i].ours), RC_OK);
+        assert_int_equal(peers_check(&p), t[i].rc);
+        assert_true(p.peer[1].done == (t[i].how == RC_OK && strcmp(t[i].theirs, t[i].ours) == 0));
+        peers_close(&p, RC_OK);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sign), cmocka_unit_test(test_zombie), cmocka_unit_test(test_neighbour),
+        cmocka_unit_test(test_launch),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);

@@ -22,7 +22,7 @@ begin() {
             -n "$r_ranks" llmc pipeline -C "$r_dir" --comm mpi -q "$@" </dev/null >launched 2>&1 &
     else
         # shellcheck disable=SC2016
-        setsid sh -c '
+        LLMC_RUN="$$.$(date +%s%N)" setsid sh -c '
             dir=$1 ranks=$2
             shift 2
             r=0
