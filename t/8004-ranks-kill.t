@@ -13,12 +13,12 @@ if [ -n "${MODEL:-}" ]; then
     ln -s "$MODEL" model
     cp "$demo/calib.jsonl" ids
 else
-    short model
-    ids 64 7 >ids
+    model model # all of it, so that a run takes long enough to be struck in the middle
+    ids 256 40 >ids
 fi
 
 plan() {    # DIR RANKS
-    llmc-shard -C "$1" -m model -d ids -n 7 -l 128 --block-tokens 64 -s W4A16 -g 64 --ranks "$2" -q
+    llmc-shard -C "$1" -m model -d ids -n 40 -l 256 --block-tokens 256 -s W4A16 -g 64 --ranks "$2" -q
 }
 
 sums() {    # DIR of work
@@ -48,6 +48,7 @@ struck() {  # COMM SIGNAL SECONDS RANK STAGE [option ...]: how long the others w
     s_comm=$1 s_signal=$2 s_after=$3 s_rank=$4 s_stage=$5
     shift 5
     [ "$s_stage" != - ] || s_stage=
+    case $s_stage in calib|gptq) s_file=.$s_stage ;; *) s_file= ;; esac
     rm -rf w && plan w 3
     begin "$s_comm" w 3 -j 1 "$@"
     sleep "$s_after"
@@ -59,6 +60,12 @@ struck() {  # COMM SIGNAL SECONDS RANK STAGE [option ...]: how long the others w
     done
     # shellcheck disable=SC2046
     kill "-$s_signal" $(processes "$s_rank" "$s_stage") 2>/dev/null || echo 'it was not there'
+    # Nor does anybody wait for one that has said that it is done: stopped on its way out, it keeps but its launcher.
+    if [ "$s_signal" = STOP ] && ! grep -q running "w/ranks/$s_rank$s_file"; then
+        echo 'it was done'
+        # shellcheck disable=SC2046
+        kill -CONT $(processes "$s_rank" "$s_stage") 2>/dev/null || :
+    fi
     s_start=$(now)
     while running; do
         sleep 0.05
