@@ -21,7 +21,7 @@ def ours(dtype):
     with tempfile.TemporaryDirectory() as d:
         subprocess.run([a.eval, "-q", "-m", a.model, "-d", a.ids, "-w", "1", "-l", str(a.length), "--dtype", dtype, "--dump", d + "/x"], check=True)
         t = load_file(d + "/x")
-        return [t[f"hidden.{i}"] for i in range(1, len(t))]
+        return [t[f"hidden.{i}"] for i in range(1, sum(n.startswith("hidden.") for n in t))]
 
 err = lambda x, y: ((x - y).norm() / y.norm()).item()
 f, b, of, ob = theirs(torch.float32), theirs(torch.bfloat16), ours("float32"), ours("bfloat16")
