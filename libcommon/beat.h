@@ -1,8 +1,9 @@
 /* beat - a process's sign of life, and its neighbours'
  *
- * DIR/NAME is one line "HOST PID STATE NUMBER [JOB]", STATE being "running", "done" or "failed"; a thread touches it every
- * second while the process runs, so that long arithmetic is no silence, and a stopped process is. NUMBER is the exit
- * status of what failed; of a running rank, the seconds of silence after which it is lost. JOB is a word that the ranks of one launch share with no earlier one.
+ * DIR/NAME is one line "HOST PID STATE NUMBER [JOB]", STATE being "running", "done" or "failed"; a thread touches it
+ * every second while the process runs, so that long arithmetic is no silence, and a stopped process is. NUMBER is the
+ * exit status of what failed; of a running rank, the seconds of silence after which it is lost. JOB is a word that the
+ * ranks of one launch share with no earlier one.
  *
  * The stages of one rank look after each other: RANK is llmc-hessian, RANK.calib and RANK.gptq are its neighbours in
  * the pipe. A neighbour on this host that was seen alive and then is silent for the rank's time limit is killed, since
