@@ -2,8 +2,8 @@
  *
  * Each rank keeps a sign of life (beat.h). peers_check looks at all of them, once a second at most. A rank that failed,
  * whose process is gone, that has not started or that shows no sign of life within the time limit is an RC_RETRY whose
- * sentence names it. What an earlier run left there is told from this one's by the launch that it names, else
- * by its age.
+ * sentence names it. What an earlier run left there is told from this one's by the launch that it names, else by its
+ * age.
  */
 #ifndef LLMC_PEERS_H
 #define LLMC_PEERS_H

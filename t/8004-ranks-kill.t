@@ -12,13 +12,16 @@ limit=${LIMIT:-30}  # seconds from the blow to the end
 if [ -n "${MODEL:-}" ]; then
     ln -s "$MODEL" model
     cp "$demo/calib.jsonl" ids
+    size='-n 7 -l 128 --block-tokens 64'
 else
     model model # all of it, so that a run takes long enough to be struck in the middle
     ids 256 40 >ids
+    size='-n 40 -l 256 --block-tokens 256'
 fi
 
 plan() {    # DIR RANKS
-    llmc-shard -C "$1" -m model -d ids -n 40 -l 256 --block-tokens 256 -s W4A16 -g 64 --ranks "$2" -q
+    # shellcheck disable=SC2086
+    llmc-shard -C "$1" -m model -d ids $size -s W4A16 -g 64 --ranks "$2" -q
 }
 
 sums() {    # DIR of work
