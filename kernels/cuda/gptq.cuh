@@ -28,8 +28,8 @@
  * thread for each of 128 columns, a warp a scheduler) and about 2000 of loads (80 KiB at 64 bytes a cycle, and
  * latency): 3.0e6 cycles, 1.8 ms; its 6.9e10 operations at the card's peak would be 1.2 ms. Block: 4096 columns one
  * after the other at about 250 cycles for a division, rounding and the step to the next: 1.0e6 cycles, 0.6 ms;
- * products inside blocks 0.15 ms. In all 2.6 ms, beside which a factorisation (2.3e10) is some 2 ms. What LLM Compressor
- * 0.10 publishes is of whole runs: Qwen3-30B-A3B, 18624 modules of its attention and experts, in 3.9, 1.95 and 1 h on 1,
+ * products inside blocks 0.15 ms. In all 2.6 ms, beside which a factorisation (2.3e10) is some 2 ms. What LLM
+ * Compressor 0.10 publishes is of whole runs: Qwen3-30B-A3B, 18624 modules (experts too), in 3.9, 1.95, 1 h on 1,
  * 2 and 4 GPUs, which is 0.75 s of a GPU a module with all that is not GPTQ. No figure for one module of this shape is
  * at hand; nothing is claimed against it.
  */
