@@ -201,6 +201,9 @@ check_compressed(struct check *c, struct check_module *m)
     need_codes(&n, s);
     need_scales(&n, s, m, known);
     need_inputs(&n, s);
+    if (known && !scheme_input_fits(s, m->cols))
+        check_finding(c, CHECK_SHAPE, m->name, "inputs of %lld columns are not whole groups of %d", (long long)m->cols,
+            s->input.group);
     if (c->groups[m->group].by_index && s->weights.strategy == ARGS_GROUP)
         need(&n, PART_GROUP_INDEX, DT_I32, 1, known ? m->cols : -1, 0);
     for (int p = 0; p < PART_COUNT; p++) {

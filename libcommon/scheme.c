@@ -437,6 +437,12 @@ scheme_finish(struct scheme *s)
         scheme_format_name(f));
 }
 
+bool
+scheme_input_fits(const struct scheme *s, int64_t cols)
+{
+    return !s->has_input || s->input.group <= 0 || cols % s->input.group == 0;
+}
+
 int
 scheme_check(const struct scheme *s, int rows, int cols)
 {
@@ -448,6 +454,8 @@ scheme_check(const struct scheme *s, int rows, int cols)
         return err_set(RC_DATA, "%d columns are not a multiple of group size %d", cols, w->group);
     if (w->type == QTYPE_FLOAT && w->bits == 4 && cols % 2 != 0)
         return err_set(RC_DATA, "%d columns are odd, %s packs pairs", cols, scheme_format_name(s->format));
+    if (!scheme_input_fits(s, cols))
+        return err_set(RC_DATA, "%d columns are not a multiple of the inputs' group size %d", cols, s->input.group);
     return RC_OK;
 }
 

@@ -76,6 +76,9 @@ int scheme_finish(struct scheme *s);
 /* Whether a [rows, cols] weight can be compressed so; RC_DATA says why not. */
 int scheme_check(const struct scheme *s, int rows, int cols);
 
+/* Whether inputs of that many columns are whole groups: neither vLLM nor compressed-tensors pads a row of inputs. */
+bool scheme_input_fits(const struct scheme *s, int64_t cols);
+
 /* For kernels; t is the model's type. v10: GPTQ as LLM Compressor 0.10 does it (plain rounding never asks for it). */
 void scheme_qspec(const struct scheme *s, enum dtype t, bool v10, struct qspec *out);
 /* The same of any arguments but those of strategies that are for activations alone. */

@@ -94,6 +94,16 @@ GPTQModifier:
   targets: ["re:.*q_proj"]
   scheme: W4A16
 E
+refused_recipe 'inputs in groups, where a row is not whole groups' \
+    "q_proj: 256 columns are not a multiple of the inputs' group size 96" <<'E'
+GPTQModifier:
+  ignore: [lm_head]
+  config_groups:
+    group_0:
+      targets: [Linear]
+      weights: {num_bits: 8, type: float, strategy: block, block_structure: [128, 128]}
+      input_activations: {num_bits: 8, type: float, strategy: group, group_size: 96, dynamic: true}
+E
 broken 'an unsupported modifier' 'modifier SmoothQuantModifier is not supported; llmc does GPTQModifier' <<'E'
 SmoothQuantModifier:
   smoothing_strength: 0.8

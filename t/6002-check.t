@@ -189,6 +189,20 @@ fault 'a code that is NaN' fp8 code $d.weight "st 'at(q($d.weight), 1000, qq(\\x
 fault 'a code beyond its bits' w4a8 code $d.weight "st 'at(q($d.weight), 1000, qq(\\x08))'"
 fault 'a zero point beyond its bits' zeros zero-point $d.weight_zero_point "st 'at(q($d.weight_zero_point), 5, qq(\\xf0))'"
 fault 'a norm that is not finite' w4 'changed not-finite' model.norm.weight "st 'at(q(model.norm.weight), 8, qq(\\x80\\x7f))'"
+cat >blocks.yaml <<'Y'
+quant_stage:
+  quant_modifiers:
+    QuantizationModifier:
+      ignore: ["lm_head"]
+      config_groups:
+        group_0:
+          targets: ["re:.*o_proj"]
+          weights: {num_bits: 8, type: float, strategy: block, block_structure: [32, 32]}
+          input_activations: {num_bits: 8, type: float, strategy: group, group_size: 32, dynamic: true}
+Y
+made blocks -r blocks.yaml
+fault 'inputs that are not whole groups' blocks shape $a.o_proj \
+    'config "\$g->{input_activations}{group_size} = 48"'
 mkdir odd group
 perl "$data/mk/golden.pl" "$vectors/llmc-0.14/rtn_int4_channel_asym_odd.json" odd
 perl "$data/mk/golden.pl" "$vectors/llmc-0.10/gptq_int4_g128_asym_group.json" group

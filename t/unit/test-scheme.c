@@ -87,6 +87,10 @@ groups(void **state)
     assert_true(scheme_global(&s) && scheme_pack(&s) == PACK_NIBBLES && !scheme_input_static(&s));
     assert_int_equal(scheme_find(&s, "NVFP4", false), RC_OK);
     assert_true(scheme_input_static(&s));
+    assert_int_equal(scheme_find(&s, "FP8_BLOCK", false), RC_OK);
+    assert_int_equal(scheme_check(&s, 100, 256), RC_OK);
+    assert_int_equal(scheme_check(&s, 100, 576), RC_DATA);
+    assert_string_equal(err_text(), "576 columns are not a multiple of the inputs' group size 128");
 }
 
 /* "key=value ..." on top of scheme_init; a key starting with + is of the input. */
