@@ -16,7 +16,7 @@
  * small kernels). */
 static const double PROCESS = 8e6, THREAD = 2e6;
 
-enum { PAGE = 4096, CHUNK = HESS_CHUNK };
+enum { PAGE = 4096, CHUNKS = 2 * HESS_CHUNK /* packed together, kernels/cpu/syrk.c */ };
 
 /* As kernels/cpu has them: rows of a tile of the factor, columns of a block of GPTQ, row tiles of a task, columns of a
  * panel of X'X, rows of logits. */
@@ -217,7 +217,7 @@ budget_hessian(struct budget *b, const struct budget_of *o, int step)
     budget_add(b, "sums", all > most ? INPUT : NULL, all);
     if (o->plan->ranks > 1)
         budget_add(b, "sums of other ranks", NULL, all);
-    budget_add(b, "packed inputs", NULL, o->arch->dtype == DT_BF16 ? panels * larger(0, block < CHUNK ? block : CHUNK) *
+    budget_add(b, "packed inputs", NULL, o->arch->dtype == DT_BF16 ? panels * larger(0, block < CHUNKS ? block : CHUNKS) *
         2 * streams(o) : o->threads * 128.0 * width * 4);
 }
 

@@ -45,8 +45,9 @@ struct ops {
     /* c[OPS_MR][16 nv] (row stride ldc) = or += sum over pairs of a[p][0..7] b[p][..]: within a pair first the odd
      * element by fma, then the even one, as vdpbf16ps does. b panels are bstride u32 apart. */
     void (*dot)(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add);
-    /* acc[j] += rne(c[j] / (ui u[j])) (ui u[j]), all factors powers of two. Exact while |sum| < 2^51 units. */
-    void (*grid_add)(double *acc, const float *c, int n, double ui, const double *u);
+    /* acc[j] += rne(c[j] / (ui u[j])) (ui u[j]), all factors powers of two, and the same of d, unless it is NULL. Exact
+     * while |sum| < 2^51 units. */
+    void (*grid_add)(double *acc, const float *c, const float *d, int n, double ui, const double *u);
 
     /* sums[2] = |xf - x|^2, |xf|^2 of n values, in f32 over DISTANCE_PART of them, then in f64. */
     void (*distance)(double *sums, const void *x, const void *xf, enum dtype dt, size_t n);

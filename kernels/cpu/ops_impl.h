@@ -253,13 +253,20 @@ ops_pack_rows(uint32_t *p, const uint16_t *x, size_t ld, int rows, int width)
 
 /* c / unit + 1.5 2^52 rounds to an integer; all factors are powers of two, so only that addition rounds. */
 static void
-ops_grid_add(double *acc, const float *c, int n, double ui, const double *u)
+ops_grid_add(double *acc, const float *c, const float *d, int n, double ui, const double *u)
 {
-    for (int j = 0; j < n; j++) {
-        double magic = 6755399441055744.0 * (ui * u[j]), v = (double)c[j];
+    if (d == NULL)
+        for (int j = 0; j < n; j++) {
+            double magic = 6755399441055744.0 * (ui * u[j]);
 
-        acc[j] += (v + magic) - magic;
-    }
+            acc[j] += ((double)c[j] + magic) - magic;
+        }
+    else
+        for (int j = 0; j < n; j++) {
+            double magic = 6755399441055744.0 * (ui * u[j]);
+
+            acc[j] += (((double)c[j] + magic) - magic) + (((double)d[j] + magic) - magic);
+        }
 }
 
 /* --- distances --- */

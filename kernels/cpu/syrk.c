@@ -2,7 +2,8 @@
  *
  * Rows go in chunks of HESS_CHUNK. A chunk is packed once, in panels of 16 columns of token pairs, for both operands. A
  * micro-tile of 8 x 48 sums chains of SYRK_KC pairs in registers and those chains in an f32 tile in L1 (a chain of
- * 256 products keeps the error at 5e-7 of |x||x|); the finished tile is rounded to the grid and added to the f64 sums.
+ * 256 products keeps the error at 5e-7 of |x||x|); the finished tile is rounded to the grid and added to the f64 sums,
+ * which are read and written once for the tiles of two chunks.
  * Tiles of the pool are SYRK_PANELS panels of rows by three panels of columns: fixed, so bytes do not depend on
  * threads.
  *
@@ -18,36 +19,51 @@
 #include <string.h>
 
 enum { SYRK_KC = 128, SYRK_PANELS = 16, SYRK_COLS = OPS_NV_MAX * OPS_LANES, SYRK_F32 = 128, COLSQ_COLS = 64,
-    FETCH_ROWS = OPS_MR / (HESS_CHUNK / 2 / SYRK_KC) /* while a chain is computed */
+    SYRK_CHUNKS = 2, FETCH_ROWS = OPS_MR / (HESS_CHUNK / 2 / SYRK_KC) /* while a chain is computed */
 };
 
 struct syrk_job {
     struct dev     *dev;
     double         *acc;
-    const uint16_t *x;       /* of a chunk, bf16; the rows' side: left */
+    const uint16_t *x;       /* of SYRK_CHUNKS chunks, bf16; the rows' side: left */
     const uint16_t *left;    /* x for the triangle */
     const float    *xf, *leftf; /* the same, f32 */
     const double   *u, *ul;  /* [n] 2^e of columns, of rows */
-    uint32_t       *p, *pl;  /* [panels][pairs][16] */
+    uint32_t       *p, *pl;  /* [panels][pairs][16] of each chunk, SYRK_CHUNKS of them */
+    size_t          words;   /* of one */
     bool            square;
-    int             rows, n, pairs, panels, col_tiles;
+    int             rows, n, panels, col_tiles;
 };
 
-/* Panels of x, then those of left. */
+static int
+chunk_rows(const struct syrk_job *j, int chunk)
+{
+    return j->rows - chunk * HESS_CHUNK < HESS_CHUNK ? j->rows - chunk * HESS_CHUNK : HESS_CHUNK;
+}
+
+static int
+chunk_pairs(const struct syrk_job *j, int chunk)
+{
+    return (chunk_rows(j, chunk) + 1) / 2;
+}
+
+/* Panels of x of each chunk, then those of left. */
 static void
 pack_panel(void *ctx, int at, int worker)
 {
     struct syrk_job *j = ctx;
-    int panel = at % j->panels;
-    const uint16_t *x = at < j->panels ? j->x : j->left;
+    int chunks = (j->rows + HESS_CHUNK - 1) / HESS_CHUNK, panel = at % j->panels, chunk = at / j->panels % chunks;
+    bool right = at < chunks * j->panels;
+    const uint16_t *x = (right ? j->x : j->left) + (size_t)chunk * HESS_CHUNK * (size_t)j->n;
     int col = panel * OPS_LANES, width = j->n - col < OPS_LANES ? j->n - col : OPS_LANES;
-    uint32_t *p = (at < j->panels ? j->p : j->pl) + (size_t)panel * (size_t)j->pairs * OPS_LANES;
+    size_t stride = (size_t)chunk_pairs(j, chunk) * OPS_LANES;
+    uint32_t *p = (right ? j->p : j->pl) + (size_t)chunk * j->words + (size_t)panel * stride;
 
     (void)worker;
     if (width <= 0)
-        memset(p, 0, (size_t)j->pairs * OPS_LANES * sizeof(*p));
+        memset(p, 0, stride * sizeof(*p));
     else
-        cpu_of(j->dev)->ops->pack_rows(p, x + col, (size_t)j->n, j->rows, width);
+        cpu_of(j->dev)->ops->pack_rows(p, x + col, (size_t)j->n, chunk_rows(j, chunk), width);
 }
 
 static double *
@@ -79,28 +95,41 @@ fetch(const struct syrk_job *j, int i, int end, int j0, int width)
     }
 }
 
+/* c [8, 48], nv panels of it: the products of rows [i0, i0 + 8) and columns [j0, ...) over one chunk. */
+static void
+micro_chunk(const struct syrk_job *j, float *c, int chunk, int i0, int j0, int nv)
+{
+    int pairs = chunk_pairs(j, chunk);
+    size_t stride = (size_t)pairs * OPS_LANES, at = (size_t)chunk * j->words;
+    const uint32_t *a = j->pl + at + (size_t)(i0 / OPS_LANES) * stride + (size_t)(i0 % OPS_LANES);
+    const uint32_t *b = j->p + at + (size_t)(j0 / OPS_LANES) * stride;
+
+    for (int k = 0, step = 0; k < pairs; k += SYRK_KC, step++) {
+        if (chunk == 0)
+            fetch(j, i0 + FETCH_ROWS * step, i0 + FETCH_ROWS * (step + 1), j0, nv * OPS_LANES);
+        cpu_of(j->dev)->ops->dot(c, SYRK_COLS, a + (size_t)k * OPS_LANES, b + (size_t)k * OPS_LANES, stride,
+            pairs - k < SYRK_KC ? pairs - k : SYRK_KC, nv, k > 0);
+    }
+}
+
 /* Rows [i0, i0 + 8) by columns [j0, j0 + 48); panels beyond the diagonal of a triangle are left out. */
 static void
 micro(const struct syrk_job *j, int i0, int j0)
 {
-    const struct ops *ops = cpu_of(j->dev)->ops;
-    size_t stride = (size_t)j->pairs * OPS_LANES;
-    const uint32_t *a = j->pl + (size_t)(i0 / OPS_LANES) * stride + (size_t)(i0 % OPS_LANES);
-    const uint32_t *b = j->p + (size_t)(j0 / OPS_LANES) * stride;
     int nv = j->square ? OPS_NV_MAX : (i0 - j0 + OPS_MR + OPS_LANES - 1) / OPS_LANES;
-    _Alignas(64) float c[OPS_MR * SYRK_COLS];
+    bool two = j->rows > HESS_CHUNK;
+    _Alignas(64) float c[SYRK_CHUNKS][OPS_MR * SYRK_COLS];
 
     nv = nv < OPS_NV_MAX ? nv : OPS_NV_MAX;
-    for (int k = 0, step = 0; k < j->pairs; k += SYRK_KC, step++) {
-        fetch(j, i0 + FETCH_ROWS * step, i0 + FETCH_ROWS * (step + 1), j0, nv * OPS_LANES);
-        ops->dot(c, SYRK_COLS, a + (size_t)k * OPS_LANES, b + (size_t)k * OPS_LANES, stride,
-            j->pairs - k < SYRK_KC ? j->pairs - k : SYRK_KC, nv, k > 0);
-    }
+    for (int chunk = 0; chunk < 1 + two; chunk++)
+        micro_chunk(j, c[chunk], chunk, i0, j0, nv);
     for (int i = i0; i < i0 + OPS_MR && i < j->n; i++) {
         int cols = row_cols(j, i, j0) < SYRK_COLS ? row_cols(j, i, j0) : SYRK_COLS;
+        size_t at = (size_t)(i - i0) * SYRK_COLS;
 
         if (cols > 0)
-            ops->grid_add(acc_row(j, i) + j0, c + (size_t)(i - i0) * SYRK_COLS, cols, j->ul[i], j->u + j0);
+            cpu_of(j->dev)->ops->grid_add(acc_row(j, i) + j0, c[0] + at, two ? c[1] + at : NULL, cols, j->ul[i],
+                j->u + j0);
     }
 }
 
@@ -129,8 +158,8 @@ f32_tile(void *ctx, int tile, int worker)
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, cols, j->rows, 1.0f, j->leftf + i0, j->n, j->xf, j->n, 0.0f,
         c, cols);
     for (int i = i0; i < i0 + m; i++)
-        cpu_of(j->dev)->ops->grid_add(acc_row(j, i), c + (size_t)(i - i0) * (size_t)cols, row_cols(j, i, 0), j->ul[i],
-            j->u);
+        cpu_of(j->dev)->ops->grid_add(acc_row(j, i), c + (size_t)(i - i0) * (size_t)cols, NULL, row_cols(j, i, 0),
+            j->ul[i], j->u);
 }
 
 /* left NULL: x itself. */
@@ -138,20 +167,19 @@ static int
 syrk_bf16(struct syrk_job *j, const uint16_t *left, const uint16_t *x, int rows)
 {
     int row_tiles = (j->n + SYRK_PANELS * OPS_LANES - 1) / (SYRK_PANELS * OPS_LANES), sides = left != NULL ? 2 : 1;
-    size_t words;
+    int chunks = rows > HESS_CHUNK ? SYRK_CHUNKS : 1;
 
     j->panels = (j->n + SYRK_COLS - 1) / SYRK_COLS * OPS_NV_MAX;
     j->col_tiles = j->panels / OPS_NV_MAX;
-    words = (size_t)j->panels * HESS_CHUNK / 2 * OPS_LANES;
-    if ((j->p = mem_alloc((size_t)sides * words, sizeof(*j->p))) == NULL)
+    j->words = (size_t)j->panels * HESS_CHUNK / 2 * OPS_LANES;
+    if ((j->p = mem_alloc((size_t)(sides * chunks) * j->words, sizeof(*j->p))) == NULL)
         return RC_OS;
-    j->pl = left != NULL ? j->p + words : j->p;
-    for (int r = 0; r < rows; r += HESS_CHUNK) {
-        j->rows = rows - r < HESS_CHUNK ? rows - r : HESS_CHUNK;
-        j->pairs = (j->rows + 1) / 2;
+    j->pl = left != NULL ? j->p + (size_t)chunks * j->words : j->p;
+    for (int r = 0; r < rows; r += SYRK_CHUNKS * HESS_CHUNK) {
+        j->rows = rows - r < SYRK_CHUNKS * HESS_CHUNK ? rows - r : SYRK_CHUNKS * HESS_CHUNK;
         j->x = x + (size_t)r * (size_t)j->n;
         j->left = left != NULL ? left + (size_t)r * (size_t)j->n : NULL;
-        pool_run(j->dev->pool, sides * j->panels, pack_panel, j);
+        pool_run(j->dev->pool, sides * ((j->rows + HESS_CHUNK - 1) / HESS_CHUNK) * j->panels, pack_panel, j);
         pool_run(j->dev->pool, row_tiles * j->col_tiles, syrk_tile, j);
     }
     mem_free(j->p);
