@@ -1,8 +1,8 @@
 #!/bin/sh
 # bench.sh BUILD MODEL IDS.jsonl [EVAL.jsonl] - LLM Compressor and llmc turn by turn on the same tokens: seconds, ratio of
 # medians, the most memory of all processes together, perplexity of both results.
-# ROUNDS (3), THREADS (all), GROUP (64), SEQUENTIAL (input). Each line of IDS is {"input_ids": [...]}. VENV: an
-# environment that is there already.
+# ROUNDS (3), THREADS (all), GROUP (64), SEQUENTIAL (input), OBSERVER (minmax, the peer's). Each line of IDS is
+# {"input_ids": [...]}. VENV: an environment that is there already.
 set -eu
 peer=${0%/*}
 if [ $# -lt 3 ] || [ -z "$2" ] || [ -z "$3" ]; then
@@ -34,7 +34,8 @@ while [ "$i" -lt "$rounds" ]; do
     measured peer "$venv/bin/python" "$peer/hessian.py" --model "$model" --data "$ids" --out "$tmp/peer" \
         --group "$group" --threads "$threads"
     measured llmc "$build/bin/llmc" run "$model" -s W4A16 -g "$group" -d "$ids" -n "$(wc -l <"$ids")" -o "$tmp/ours" \
-        -C "$tmp/work" --sequential "${SEQUENTIAL:-input}" -j "$threads" -q
+        -C "$tmp/work" --sequential "${SEQUENTIAL:-input}" -j "$threads" \
+        --observer "${OBSERVER:-minmax}" -q
 done
 perl -e '
     sub median { my @v = sort { $a <=> $b } @_; return @v % 2 ? $v[@v / 2] : ($v[@v / 2 - 1] + $v[@v / 2]) / 2 }
