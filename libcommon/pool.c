@@ -11,13 +11,17 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A wait of less than that is done without sleeping, which takes a processor longer to end. Of the order of 10 us. */
+enum { SPINS = 256 };
+
 struct pool {
     pthread_mutex_t lock;
     pthread_cond_t  start, done;
     pthread_t      *threads;
-    int             count;   /* workers, the caller included */
-    int             running; /* workers still in the current job */
-    unsigned long   job;     /* its number; a change wakes the workers */
+    int             count;  /* workers, the caller included */
+    atomic_int      active; /* workers in the current job, the caller left out */
+    atomic_ulong    job;    /* its number; a change wakes the workers */
+    bool            open;   /* workers may still join */
     bool            quit;
     int             tiles;
     atomic_int      next;
@@ -30,6 +34,14 @@ struct worker {
     int          id;
 };
 
+static inline void
+relax(void)
+{
+#ifdef __x86_64__
+    __builtin_ia32_pause();
+#endif
+}
+
 static void
 take_tiles(struct pool *p, int worker)
 {
@@ -39,6 +51,7 @@ take_tiles(struct pool *p, int worker)
         p->fn(p->ctx, tile, worker);
 }
 
+/* A worker that comes when all tiles are taken has no part in the job, and nobody waits for it. */
 static void *
 work(void *arg)
 {
@@ -48,18 +61,21 @@ work(void *arg)
 
     mem_free(arg);
     for (;;) {
+        for (int i = 0; i < SPINS && atomic_load(&p->job) == seen; i++)
+            relax();
         (void)pthread_mutex_lock(&p->lock);
-        while (p->job == seen && !p->quit)
+        while ((p->job == seen || !p->open) && !p->quit)
             (void)pthread_cond_wait(&p->start, &p->lock);
-        seen = p->job;
         if (p->quit) {
             (void)pthread_mutex_unlock(&p->lock);
             return NULL;
         }
+        seen = p->job;
+        p->active++;
         (void)pthread_mutex_unlock(&p->lock);
         take_tiles(p, w.id);
         (void)pthread_mutex_lock(&p->lock);
-        if (--p->running == 0)
+        if (--p->active == 0 && !p->open)
             (void)pthread_cond_signal(&p->done);
         (void)pthread_mutex_unlock(&p->lock);
     }
@@ -152,13 +168,16 @@ pool_run(struct pool *p, int tiles, void (*fn)(void *ctx, int tile, int worker),
     p->ctx = ctx;
     p->tiles = tiles;
     atomic_store(&p->next, 0);
-    p->running = p->count - 1;
+    p->open = true;
     p->job++;
     (void)pthread_cond_broadcast(&p->start);
     (void)pthread_mutex_unlock(&p->lock);
     take_tiles(p, 0);
+    for (int i = 0; i < SPINS && atomic_load(&p->active) > 0; i++)
+        relax();
     (void)pthread_mutex_lock(&p->lock);
-    while (p->running > 0)
+    p->open = false;
+    while (p->active > 0)
         (void)pthread_cond_wait(&p->done, &p->lock);
     (void)pthread_mutex_unlock(&p->lock);
 }
