@@ -54,6 +54,18 @@ dtype_find(const char *name)
 }
 
 /* memcpy of each element, since rows of a mapped file need not be aligned. */
+bool
+dtype_finite(const float *x, size_t count)
+{
+    uint32_t bad = 0, bits;
+
+    for (size_t i = 0; i < count; i++) {
+        memcpy(&bits, x + i, sizeof(bits));
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
 int
 dtype_to_f32(float *dst, const void *src, enum dtype t, size_t count)
 {

@@ -2,6 +2,7 @@
 #ifndef LLMC_DTYPE_H
 #define LLMC_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,5 +19,6 @@ enum dtype  dtype_find(const char *name); /* either spelling; DT_NONE: unknown *
 /* F16, BF16, F32, F8_E4M3 (to_f32 only) and F64; count elements. False: no such conversion. Rounds half to even. */
 int dtype_to_f32(float *dst, const void *src, enum dtype t, size_t count);
 int dtype_from_f32(void *dst, const float *src, enum dtype t, size_t count);
+bool dtype_finite(const float *x, size_t count); /* no value is infinite or NaN */
 
 #endif

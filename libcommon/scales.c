@@ -20,7 +20,6 @@ source_rows(struct run *run, const char *module, int row0, int end, int cols, fl
     size_t count = (size_t)(end - row0) * (size_t)cols;
     char name[ARCH_NAME_MAX + 16];
     struct dense d;
-    float sum = 0;
     int rc = RC_OK;
 
     (void)snprintf(name, sizeof(name), "%s.weight", module);
@@ -32,14 +31,12 @@ source_rows(struct run *run, const char *module, int row0, int end, int cols, fl
     else if (!dtype_to_f32(*out, (const char *)d.data + (size_t)row0 * (size_t)cols * dtype_size(d.dtype), d.dtype,
         count))
         rc = err_set(RC_DATA, "weight is %s, want a float type", dtype_name(d.dtype));
+    for (size_t i = 0; i < count && rc == RC_OK && d.dtype != run->arch.dtype; i++)
+        (*out)[i] = rt((*out)[i], run->arch.dtype);
     dense_free(&d);
     if (rc != RC_OK)
         return rc;
-    for (size_t i = 0; i < count; i++) {
-        (*out)[i] = rt((*out)[i], run->arch.dtype);
-        sum += (*out)[i] * 0.0f; /* NaN once any is not finite */
-    }
-    return sum == 0.0f ? RC_OK : err_set(RC_DATA, "weight has values that are not finite");
+    return dtype_finite(*out, count) ? RC_OK : err_set(RC_DATA, "weight has values that are not finite");
 }
 
 static bool

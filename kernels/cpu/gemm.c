@@ -397,11 +397,12 @@ tile_mul(struct mul_job *j, int worker, const struct cpu_prim *p, int row, int c
     return rc;
 }
 
+/* A chunk of the weight stays in the cache while all rows are multiplied with it, and the narrower last one is last. */
 static void
 mul_tile(void *ctx, int tile, int worker)
 {
     struct mul_job *j = ctx;
-    int row = tile / j->pk->chunks * j->mt, col = tile % j->pk->chunks * GEMM_NT, rc;
+    int tiles = (j->rows + j->mt - 1) / j->mt, row = tile % tiles * j->mt, col = tile / tiles * GEMM_NT, rc;
 
     omp_set_num_threads(1);
     rc = tile_mul(j, worker, j->prim[j->rows - row < j->mt][j->w->n - col < GEMM_NT], row, col);
