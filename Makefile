@@ -99,7 +99,8 @@ $(B)/with: always
 	@echo 'MPI=$(MPI) $(MPI_CFLAGS)' | cmp -s - $@ || echo 'MPI=$(MPI) $(MPI_CFLAGS)' >$@
 
 # One source, three instruction sets; -O3 so that fixed lanes become vectors. No contraction: same bytes in each.
-$(B)/kernels/cpu/ops_c.o $(B)/kernels/cpu/lanes_c.o $(B)/kernels/cpu/lanes_avx2.o $(B)/kernels/cpu/lanes_avx512.o $(B)/kernels/pack.o $(B)/libcommon/dtype.o: EXTRA = -O3
+$(B)/kernels/cpu/ops_c.o $(B)/kernels/cpu/lanes_c.o $(B)/kernels/cpu/lanes_avx2.o $(B)/kernels/cpu/lanes_avx512.o \
+    $(B)/kernels/pack.o $(B)/libcommon/dtype.o: EXTRA = -O3
 $(B)/kernels/cpu/ops_avx2.o: EXTRA = -O3 -mavx2 -mfma
 $(B)/kernels/cpu/ops_avx512.o: EXTRA = -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma \
     -mprefer-vector-width=512
