@@ -68,6 +68,7 @@ help:
 	@echo 'make check-cuda, make bench-cuda    the same on a GPU; share/cuda-report.sh does both and writes one file'
 	@echo 'make lint        both compilers without warnings, lengths, man pages'
 	@echo 'make bench       speed of the kernels on this machine, and of a run by phase (MODEL=d DATA=f SAMPLES=n JSON=f)'
+	@echo 'make bench-ranks MODEL=d DATA=f  whole runs of 1, 2, 4 ranks of a thread, each on a processor of its own'
 	@echo 'make bench-pack  llmc-pack of a model of 5.6 GB (LAYERS=32: 16 GB) beside cp, in 500 MB; 15 GB of disk in TMPDIR'
 	@echo 'make torture     every call of every tool fails or is the last one, kill -9 at 200 random moments; half an hour'
 	@echo 'make bench-llama speed of the kernels and of GPTQ at the shapes of Llama-3-8B and of experts (BENCHFLAGS="-j 2")'
@@ -222,6 +223,10 @@ bench-llama: all $(BENCHES)
 bench-experts: all $(BENCHES)
 	@$(B)/t/bench-gptq --experts -j 2 $(BENCHFLAGS)
 
+# Whole runs of 1, 2, 4 ranks of a thread each on as many processors.
+bench-ranks: all
+	@t/bench/ranks.sh $(B) $(MODEL) $(DATA) $(RANKS)
+
 bench-pack: all $(B)/t/peak $(B)/t/random-model
 	@t/bench/pack.sh $(B)
 
@@ -255,5 +260,5 @@ clean:
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: always all progs help deps units install demo check torture-ranks check-cuda-host check-cuda bench-cuda bench bench-llama \
-    bench-experts bench-pack bench-large torture peer-bench \
+    bench-experts bench-ranks bench-pack bench-large torture peer-bench \
     quality peer lint clean
