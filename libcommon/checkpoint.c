@@ -211,7 +211,7 @@ static int
 check_finite(const struct tensor *t)
 {
     size_t n = dtype_size(t->dtype) > 0 ? t->bytes / dtype_size(t->dtype) : 0;
-    float v[256], sum = 0;
+    float v[256];
 
     if (t->dtype != DT_BF16 && t->dtype != DT_F16 && t->dtype != DT_F32)
         return RC_OK;
@@ -219,10 +219,10 @@ check_finite(const struct tensor *t)
         size_t m = n - i < 256 ? n - i : 256;
 
         (void)dtype_to_f32(v, (const char *)t->data + i * dtype_size(t->dtype), t->dtype, m);
-        for (size_t k = 0; k < m; k++)
-            sum += v[k] * 0.0f; /* NaN once any is not finite */
+        if (!dtype_finite(v, m))
+            return err_set(RC_DATA, "%s has values that are not finite", t->name);
     }
-    return sum == 0.0f ? RC_OK : err_set(RC_DATA, "%s has values that are not finite", t->name);
+    return RC_OK;
 }
 
 static int
@@ -236,7 +236,7 @@ write_fp8(struct writer *w, const struct tensor *t, struct outfile *f)
     decoded.data = d.data;
     if ((rc = check_finite(&decoded)) == RC_OK)
         rc = outfile_write(f, d.data, t->bytes);
-    mem_free(d.own);
+    dense_free(&d);
     return rc;
 }
 

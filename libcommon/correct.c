@@ -70,14 +70,11 @@ int
 correct_rows(float **out, struct run *run, const float *w, const float *m, int rows, int n)
 {
     size_t count = (size_t)rows * (size_t)n;
-    float sum = 0;
 
     if ((*out = mem_alloc(count, sizeof(**out))) == NULL)
         return RC_OS;
     TRY(run->bk->correct(run->dev, *out, w, m, rows, n));
-    for (size_t i = 0; i < count; i++)
-        sum += (*out)[i] * 0.0f; /* NaN once any is not finite */
-    return sum == 0.0f ? RC_OK : err_set(RC_NUMERIC, "corrected weights are not finite");
+    return dtype_finite(*out, count) ? RC_OK : err_set(RC_NUMERIC, "corrected weights are not finite");
 }
 
 /* Some rows of what a job rounds, as it rounds them; owned. */
