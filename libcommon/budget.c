@@ -217,8 +217,8 @@ budget_hessian(struct budget *b, const struct budget_of *o, int step)
     budget_add(b, "sums", all > most ? INPUT : NULL, all);
     if (o->plan->ranks > 1)
         budget_add(b, "sums of other ranks", NULL, all);
-    budget_add(b, "packed inputs", NULL, o->arch->dtype == DT_BF16 ? panels * larger(0, block < CHUNKS ? block : CHUNKS) *
-        2 * streams(o) : o->threads * 128.0 * width * 4);
+    budget_add(b, "packed inputs", NULL, o->arch->dtype != DT_BF16 ? o->threads * 128.0 * width * 4 :
+        panels * larger(0, block < CHUNKS ? block : CHUNKS) * 2 * streams(o));
 }
 
 /* --- llmc-gptq --- */
