@@ -360,7 +360,7 @@ void
 budget_pack(struct budget *b, int threads, double decoded)
 {
     *b = (struct budget){ 0 };
-    add_process(b, threads);
+    add_process(b, 2 * threads); /* as many hash the source */
     budget_add(b, "decoded weight", NULL, decoded);
 }
 

@@ -365,9 +365,11 @@ write_config(struct writer *w)
 
 /* --- provenance --- */
 
-/* The source is read while shards are written: the one waits for the disk, the other computes. */
+/* The source is read while shards are written, by as many threads: of a large model it is several times what is
+ * written, and one thread is slower than a disk. */
 struct hashing {
     const struct model *model;
+    struct pool        *pool;
     pthread_t           thread;
     bool                begun;
     int                 rc;
@@ -380,17 +382,16 @@ hash_inputs(void *ctx)
 {
     struct hashing *h = ctx;
 
-    if ((h->rc = model_digests(h->model, &h->inputs)) != RC_OK) {
-        h->inputs = NULL;
+    if ((h->rc = model_digests(h->model, h->pool, &h->inputs)) != RC_OK)
         (void)snprintf(h->why, sizeof(h->why), "%s", err_text());
-    }
     return NULL;
 }
 
 static int
-hashing_begin(struct hashing *h, const struct model *m)
+hashing_begin(struct hashing *h, const struct model *m, int threads)
 {
     h->model = m;
+    TRY(pool_open(&h->pool, threads));
     if (pthread_create(&h->thread, NULL, hash_inputs, h) != 0)
         return err_set(RC_OS, "cannot start a thread");
     h->begun = true;
@@ -403,6 +404,7 @@ hashing_end(struct hashing *h, int rc)
 {
     if (h->begun)
         (void)pthread_join(h->thread, NULL);
+    pool_close(h->pool);
     return rc != RC_OK || h->rc == RC_OK ? rc : err_set(h->rc, "%s", h->why);
 }
 
@@ -485,13 +487,13 @@ write_dir(struct writer *w, struct checkpoint_stats *stats)
     int rc = none == NULL ? RC_OS : RC_OK;
 
     if (rc == RC_OK && !w->dir.o.shell && w->dir.o.ranks <= 1)
-        rc = hashing_begin(&h, &w->run->model);
+        rc = hashing_begin(&h, &w->run->model, pool_threads(dev_pool(w->run->dev)));
     if (rc == RC_OK)
         rc = outdir_tensors(&w->dir, w->tensors, w->count, w->o->shard_bytes, write_tensor, w, &stats->shards);
     if (rc == RC_OK)
         rc = outdir_finish_begin(&w->dir, stats->shards, &mine);
     if (rc == RC_OK && mine && !w->dir.o.shell && w->dir.o.ranks > 1)
-        rc = hashing_begin(&h, &w->run->model);
+        rc = hashing_begin(&h, &w->run->model, pool_threads(dev_pool(w->run->dev)));
     if (rc == RC_OK && mine)
         rc = write_side_files(w);
     rc = hashing_end(&h, rc);

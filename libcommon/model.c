@@ -500,32 +500,73 @@ model_shard_path(const struct model *m, const char *name)
     return found != NULL ? m->shards[found->shard].st.path : NULL;
 }
 
-static int
-add_digest(const struct model *m, json_t *list, const char *name)
-{
-    char *path = file_join(m->dir, name), hex[DIGEST_HEX];
-    int rc = path == NULL ? RC_OS : digest_file(path, hex);
+/* --- digests --- */
 
+/* The files that a model consists of. */
+struct digesting {
+    const struct model *m;
+    const char        **name;
+    char              (*hex)[DIGEST_HEX];
+    char              **why; /* NULL, or what went wrong */
+    int                *rc;
+    int                 count;
+};
+
+static void
+digest_one(void *ctx, int i, int worker)
+{
+    struct digesting *d = ctx;
+    char *path = file_join(d->m->dir, d->name[i]);
+
+    (void)worker;
+    d->rc[i] = path == NULL ? RC_OS : digest_file(path, d->hex[i]);
+    if (d->rc[i] != RC_OK)
+        d->why[i] = mem_strdup(err_text());
     mem_free(path);
-    TRY(rc);
-    return json_object_set_new(list, name, json_string(hex)) == 0 ? RC_OK : err_set(RC_OS, "out of memory");
+}
+
+static void
+list_files(struct digesting *d)
+{
+    const struct model *m = d->m;
+
+    d->name[d->count++] = config_name;
+    if (m->indexed)
+        d->name[d->count++] = index_name;
+    for (int i = 0; i < m->shard_count; i++)
+        d->name[d->count++] = m->shards[i].name;
+    for (size_t i = 0; i < m->side_count; i++)
+        d->name[d->count++] = m->side[i];
 }
 
 int
-model_digests(const struct model *m, json_t **out)
+model_digests(const struct model *m, struct pool *pool, json_t **out)
 {
-    int rc;
+    size_t most = 2 + (size_t)m->shard_count + m->side_count;
+    struct digesting d = { .m = m, .name = mem_alloc(most, sizeof(*d.name)), .hex = mem_zalloc(most, sizeof(*d.hex)),
+        .why = mem_zalloc(most, sizeof(*d.why)), .rc = mem_zalloc(most, sizeof(*d.rc)) };
+    int rc = RC_OS;
 
-    if ((*out = json_object()) == NULL)
-        return err_set(RC_OS, "out of memory");
-    rc = add_digest(m, *out, config_name);
-    if (rc == RC_OK && m->indexed)
-        rc = add_digest(m, *out, index_name);
-    for (int i = 0; i < m->shard_count && rc == RC_OK; i++)
-        rc = add_digest(m, *out, m->shards[i].name);
-    for (size_t i = 0; i < m->side_count && rc == RC_OK; i++)
-        rc = add_digest(m, *out, m->side[i]);
-    if (rc != RC_OK)
+    *out = NULL;
+    if (d.name != NULL && d.hex != NULL && d.why != NULL && d.rc != NULL && (*out = json_object()) != NULL) {
+        list_files(&d);
+        pool_run(pool, d.count, digest_one, &d);
+        rc = RC_OK;
+    }
+    for (int i = 0; i < d.count && rc == RC_OK; i++)
+        if (d.rc[i] != RC_OK)
+            rc = err_set(d.rc[i], "%s", d.why[i] != NULL ? d.why[i] : d.name[i]);
+        else if (json_object_set_new(*out, d.name[i], json_string(d.hex[i])) != 0)
+            rc = err_set(RC_OS, "out of memory");
+    for (int i = 0; i < d.count; i++)
+        mem_free(d.why[i]);
+    mem_free(d.name);
+    mem_free(d.hex);
+    mem_free(d.why);
+    mem_free(d.rc);
+    if (rc != RC_OK) {
         json_decref(*out);
+        *out = NULL;
+    }
     return rc;
 }

@@ -16,6 +16,7 @@
 #define LLMC_MODEL_H
 
 #include "json.h"
+#include "pool.h"
 #include "safetensors.h"
 
 struct model_shard {
@@ -60,8 +61,8 @@ bool model_plain_name(const char *name);
 
 const struct model_tensor *model_find(const struct model *m, const char *name); /* NULL: absent */
 int model_get(const struct model *m, const char *name, const struct tensor **out); /* RC_DATA "DIR: no tensor NAME" */
-/* SHA-256 of every file that it consists of, by name. RC_NOINPUT, RC_IO. */
-int model_digests(const struct model *m, json_t **out);
+/* SHA-256 of every file that it consists of, by name; a file a thread. RC_NOINPUT, RC_IO. */
+int model_digests(const struct model *m, struct pool *pool, json_t **out);
 /* Of the shard that holds the tensor; NULL: absent. */
 const char *model_shard_path(const struct model *m, const char *name);
 
