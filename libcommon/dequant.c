@@ -191,7 +191,7 @@ write_provenance(struct dequant *d)
 {
     char *path = realpath(d->o->model, NULL);
     json_t *inputs = NULL, *all = NULL;
-    int rc = path == NULL ? err_set(RC_NOINPUT, "%s: %s", d->o->model, strerror(errno)) : 
+    int rc = path == NULL ? err_set(RC_NOINPUT, "%s: %s", d->o->model, strerror(errno)) :
         model_digests(&d->m, d->o->pool, &inputs);
 
     if (rc == RC_OK && (all = json_pack("{s:s, s:s, s:b, s:s, s:o, s:O}", "program", "llmc", "version", LLMC_VERSION,
