@@ -93,7 +93,7 @@ fi
 
 # --- with the second stream of --correct ---
 
-ids 256 64 >many
+ids 256 96 >many
 case $build in
 */san) measured=no ;; # red zones are not in the plan
 *) measured=yes ;;
@@ -101,7 +101,7 @@ esac
 
 # OUT LIMIT: a corrected run of two threads, which must not take more; "most": what is predicted of one without a limit.
 watched() {
-    llmc-shard -C "$1.work" -m small -s W4A16 -g 32 --correct -d many -n 64 -l 256 -q
+    llmc-shard -C "$1.work" -m small -s W4A16 -g 32 --correct -d many -n 96 -l 256 -q
     limit=$2
     [ "$2" != most ] || limit=$(llmc-shard -C "$1.work" -j 2 --shares 1 | awk -F '\t' '$1 == "pipeline" { print $2 }')
     set -- "$1" $([ "$2" = most ] || echo --memory "$2")
@@ -116,19 +116,19 @@ watched() {
 
 ok 'pairs: a run takes no more than the plan says' 'watched pairs most'
 ok 'the least that the plan says is less than half of that, and will do' '
-    llmc-shard -m small -s W4A16 -g 32 --correct -d many -n 64 -l 256 -j 2 --plan --ranks 1 |
+    llmc-shard -m small -s W4A16 -g 32 --correct -d many -n 96 -l 256 -j 2 --plan --ranks 1 |
         awk -F "\t" "\$1 == 1 && 2 * \$9 < \$8 { print \$9 }" >fewest
     watched few "$(cat fewest)"
     grep "\"event\": \"memory\"" few.work/log/llmc-calib.0.jsonl >event && ! grep "hidden states" event
 '
 ok 'with the same bytes' 'diff -r pairs few'
 ok 'the second stream is in what stages need' '
-    llmc-shard -C one.work -m small -s W4A16 -g 32 -d many -n 64 -l 256 -q
+    llmc-shard -C one.work -m small -s W4A16 -g 32 -d many -n 96 -l 256 -q
     for d in one pairs; do llmc-shard -C $d.work -j 2 --shares 1 | cut -f 2; done | xargs |
         awk "{ print; exit !(NF == 8 && \$5 > 1.5 * \$1 && \$6 > 1.2 * \$2 && \$7 > 1.1 * \$3 && \$8 > 1.4 * \$4) }"
 '
 fails 71 'less is refused before anything is computed' '
-    llmc run small -s W4A16 -g 32 --correct -d many -n 64 -l 256 -j 2 -o no2 --memory "$(($(cat fewest) * 9 / 10))" 2>err'
+    llmc run small -s W4A16 -g 32 --correct -d many -n 96 -l 256 -j 2 -o no2 --memory "$(($(cat fewest) * 9 / 10))" 2>err'
 ok 'in a line that says why' '
     oneline err && grep -q "needs [0-9]* MB of memory, has [0-9]* MB" err && [ ! -e no2 ] && [ -z "$(find no2.work/weights -type f)" ]'
 
