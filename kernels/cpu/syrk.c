@@ -36,6 +36,12 @@ struct syrk_job {
 };
 
 static int
+chunk_count(const struct syrk_job *j)
+{
+    return (j->rows + HESS_CHUNK - 1) / HESS_CHUNK;
+}
+
+static int
 chunk_rows(const struct syrk_job *j, int chunk)
 {
     return j->rows - chunk * HESS_CHUNK < HESS_CHUNK ? j->rows - chunk * HESS_CHUNK : HESS_CHUNK;
@@ -52,7 +58,7 @@ static void
 pack_panel(void *ctx, int at, int worker)
 {
     struct syrk_job *j = ctx;
-    int chunks = (j->rows + HESS_CHUNK - 1) / HESS_CHUNK, panel = at % j->panels, chunk = at / j->panels % chunks;
+    int chunks = chunk_count(j), panel = at % j->panels, chunk = at / j->panels % chunks;
     bool right = at < chunks * j->panels;
     const uint16_t *x = (right ? j->x : j->left) + (size_t)chunk * HESS_CHUNK * (size_t)j->n;
     int col = panel * OPS_LANES, width = j->n - col < OPS_LANES ? j->n - col : OPS_LANES;
@@ -117,18 +123,18 @@ static void
 micro(const struct syrk_job *j, int i0, int j0)
 {
     int nv = j->square ? OPS_NV_MAX : (i0 - j0 + OPS_MR + OPS_LANES - 1) / OPS_LANES;
-    bool two = j->rows > HESS_CHUNK;
+    int chunks = chunk_count(j);
     _Alignas(64) float c[SYRK_CHUNKS][OPS_MR * SYRK_COLS];
 
     nv = nv < OPS_NV_MAX ? nv : OPS_NV_MAX;
-    for (int chunk = 0; chunk < 1 + two; chunk++)
+    for (int chunk = 0; chunk < chunks; chunk++)
         micro_chunk(j, c[chunk], chunk, i0, j0, nv);
     for (int i = i0; i < i0 + OPS_MR && i < j->n; i++) {
         int cols = row_cols(j, i, j0) < SYRK_COLS ? row_cols(j, i, j0) : SYRK_COLS;
         size_t at = (size_t)(i - i0) * SYRK_COLS;
 
         if (cols > 0)
-            cpu_of(j->dev)->ops->grid_add(acc_row(j, i) + j0, c[0] + at, two ? c[1] + at : NULL, cols, j->ul[i],
+            cpu_of(j->dev)->ops->grid_add(acc_row(j, i) + j0, c[0] + at, chunks > 1 ? c[1] + at : NULL, cols, j->ul[i],
                 j->u + j0);
     }
 }
@@ -179,7 +185,7 @@ syrk_bf16(struct syrk_job *j, const uint16_t *left, const uint16_t *x, int rows)
         j->rows = rows - r < SYRK_CHUNKS * HESS_CHUNK ? rows - r : SYRK_CHUNKS * HESS_CHUNK;
         j->x = x + (size_t)r * (size_t)j->n;
         j->left = left != NULL ? left + (size_t)r * (size_t)j->n : NULL;
-        pool_run(j->dev->pool, sides * ((j->rows + HESS_CHUNK - 1) / HESS_CHUNK) * j->panels, pack_panel, j);
+        pool_run(j->dev->pool, sides * chunk_count(j) * j->panels, pack_panel, j);
         pool_run(j->dev->pool, row_tiles * j->col_tiles, syrk_tile, j);
     }
     mem_free(j->p);
