@@ -210,6 +210,9 @@ int backend_find(const struct backend **out, const char *name);
 /* The names there are, comma separated, for --version; nothing is loaded. */
 const char *backend_names(void);
 bool        backend_cuda_built(void);
+/* Bytes of a value of a weight that the cpu backend has packed, for activations of type dt: bf16 is widened where
+ * products of bf16 are not faster than those of f32. */
+size_t      backend_cpu_packed(enum dtype dt);
 /* After backend_find() without a name: why a backend that is built was not taken, or "". */
 const char *backend_note(void);
 

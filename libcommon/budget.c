@@ -19,8 +19,8 @@ static const double PROCESS = 8e6, THREAD = 2e6;
 enum { PAGE = 4096, CHUNKS = 2 * HESS_CHUNK /* packed together, kernels/cpu/syrk.c */ };
 
 /* As kernels/cpu has them: rows of a tile of the factor, columns of a block of GPTQ, row tiles of a task, columns of a
- * panel of X'X, rows of logits. */
-enum { FACTOR_TILE = 16, GPTQ_BLOCK = 128, GPTQ_TILES = 8, SYRK_COLS = 48, NLL_ROWS = 64 };
+ * panel of X'X, rows of logits, rows of a tile of a product. */
+enum { FACTOR_TILE = 16, GPTQ_BLOCK = 128, GPTQ_TILES = 8, SYRK_COLS = 48, NLL_ROWS = 64, GEMM_ROWS = 256 };
 
 static const char TOKENS[] = "fewer tokens a block (llmc-shard --block-tokens)";
 static const char STATES[] = "more ranks, or fewer samples";
@@ -70,11 +70,35 @@ value_bytes(const struct budget_of *o)
     return o->arch->dtype == DT_BF16 ? 2 : 4;
 }
 
-/* Of a packed weight, for activations of type dt: bf16 is widened where there are no bf16 dot products. */
+/* Of a packed weight, for activations of type dt. */
 static double
 packed_bytes(enum dtype dt)
 {
-    return dt == DT_BF16 && __builtin_cpu_supports("avx512bf16") ? 2 : 4;
+    return (double)backend_cpu_packed(dt);
+}
+
+/* Widest of all inputs and of what is computed beside them. */
+static double
+widest(const struct arch *a)
+{
+    double w = larger(a->intermediate, a->heads * a->head_dim);
+
+    return larger(larger(w, a->hidden), larger(a->expert_width, a->shared_width));
+}
+
+/* Beside it while it is packed, a copy whose values are widened. */
+static double
+widened_bytes(enum dtype dt, enum dtype own)
+{
+    return packed_bytes(dt) > (double)dtype_size(own) ? 4 : 0;
+}
+
+/* Inputs of the tiles that threads multiply. */
+static void
+add_widened(struct budget *b, const struct arch *a, enum dtype dt, int threads)
+{
+    if (packed_bytes(dt) > (double)dtype_size(dt))
+        budget_add(b, "widened inputs", NULL, threads * GEMM_ROWS * widest(a) * 4.0);
 }
 
 /* Streams of hidden states. */
@@ -115,15 +139,6 @@ pending_width(const struct budget_of *o)
     return most;
 }
 
-/* Widest of all inputs and of what is computed beside them. */
-static double
-widest(const struct arch *a)
-{
-    double w = larger(a->intermediate, a->heads * a->head_dim);
-
-    return larger(larger(w, a->hidden), larger(a->expert_width, a->shared_width));
-}
-
 /* Buffers of a block on its way through a layer (fwd_scratch), which are kept; and with several points a step, the
  * block's own states. */
 static double
@@ -155,7 +170,7 @@ step_weights(const struct budget_of *o, const struct step *s)
             continue;
         count = (double)l.rows * l.cols;
         sum += count * packed_bytes(o->arch->dtype);
-        most = larger(most, count * (double)dtype_size(o->arch->dtype));
+        most = larger(most, count * ((double)dtype_size(o->arch->dtype) + widened_bytes(o->arch->dtype, o->arch->dtype)));
     }
     return sum + most;
 }
@@ -177,6 +192,7 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
     }
     budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o->arch, s->end_point - s->first_point));
     budget_add(b, "weights of a step", NULL, step_weights(o, s) * weights);
+    add_widened(b, o->arch, o->arch->dtype, o->threads);
     budget_add(b, "frames in shared memory", TOKENS, frames * block * widest(o->arch) * size);
 }
 
@@ -319,10 +335,10 @@ budget_gptq(struct budget *b, const struct budget_of *o, int step, bool side)
 static void
 eval_weight(const struct budget_eval *e, double count, double *packed, double *beside)
 {
-    double size = packed_bytes(e->dt), own = e->arch->dtype == DT_BF16 ? 2 : 4;
+    double own = e->arch->dtype == DT_BF16 ? 2 : 4;
 
-    *packed = count * size;
-    *beside = (e->compressed ? count * own : 0) + (size > own ? count * 4 : 0);
+    *packed = count * packed_bytes(e->dt);
+    *beside = (e->compressed ? count * own : 0) + count * widened_bytes(e->dt, own == 2 ? DT_BF16 : DT_F32);
 }
 
 void
@@ -352,6 +368,7 @@ budget_eval(struct budget *b, const struct budget_eval *e, bool disk)
             size);
     budget_add(b, "buffers of a block", "shorter windows (-l)", e->block * size * work_values(a, POINT_COUNT));
     budget_add(b, weights > head ? "weights of a layer" : "output layer", NULL, larger(weights, head));
+    add_widened(b, a, e->dt, e->threads);
 }
 
 /* --- llmc-pack --- */

@@ -2,6 +2,7 @@
 #include "checkpoint.h"
 
 #include "check.h"
+#include "digests.h"
 #include "inventory.h"
 #include "mem.h"
 #include "msg.h"
@@ -365,10 +366,10 @@ write_config(struct writer *w)
 
 /* --- provenance --- */
 
-/* The source is read while shards are written, by as many threads: of a large model it is several times what is
- * written, and one thread is slower than a disk. */
+/* What llmc-gptq has left of the source is read while shards are written, by as many threads: of a large model it is
+ * several times what is written, and one thread is slower than a disk. */
 struct hashing {
-    const struct model *model;
+    const struct run   *run;
     struct pool        *pool;
     pthread_t           thread;
     bool                begun;
@@ -382,16 +383,16 @@ hash_inputs(void *ctx)
 {
     struct hashing *h = ctx;
 
-    if ((h->rc = model_digests(h->model, h->pool, &h->inputs)) != RC_OK)
+    if ((h->rc = digests_of(&h->run->model, h->pool, h->run->plan.dir, &h->inputs)) != RC_OK)
         (void)snprintf(h->why, sizeof(h->why), "%s", err_text());
     return NULL;
 }
 
 static int
-hashing_begin(struct hashing *h, const struct model *m, int threads)
+hashing_begin(struct hashing *h, const struct run *run)
 {
-    h->model = m;
-    TRY(pool_open(&h->pool, threads));
+    h->run = run;
+    TRY(pool_open(&h->pool, pool_threads(dev_pool(run->dev))));
     if (pthread_create(&h->thread, NULL, hash_inputs, h) != 0)
         return err_set(RC_OS, "cannot start a thread");
     h->begun = true;
@@ -487,13 +488,13 @@ write_dir(struct writer *w, struct checkpoint_stats *stats)
     int rc = none == NULL ? RC_OS : RC_OK;
 
     if (rc == RC_OK && !w->dir.o.shell && w->dir.o.ranks <= 1)
-        rc = hashing_begin(&h, &w->run->model, pool_threads(dev_pool(w->run->dev)));
+        rc = hashing_begin(&h, w->run);
     if (rc == RC_OK)
         rc = outdir_tensors(&w->dir, w->tensors, w->count, w->o->shard_bytes, write_tensor, w, &stats->shards);
     if (rc == RC_OK)
         rc = outdir_finish_begin(&w->dir, stats->shards, &mine);
     if (rc == RC_OK && mine && !w->dir.o.shell && w->dir.o.ranks > 1)
-        rc = hashing_begin(&h, &w->run->model, pool_threads(dev_pool(w->run->dev)));
+        rc = hashing_begin(&h, w->run);
     if (rc == RC_OK && mine)
         rc = write_side_files(w);
     rc = hashing_end(&h, rc);

@@ -3,6 +3,7 @@
 
 #include "budget.h"
 #include "check.h"
+#include "digests.h"
 #include "mem.h"
 #include "model.h"
 #include "msg.h"
@@ -192,7 +193,7 @@ write_provenance(struct dequant *d)
     char *path = realpath(d->o->model, NULL);
     json_t *inputs = NULL, *all = NULL;
     int rc = path == NULL ? err_set(RC_NOINPUT, "%s: %s", d->o->model, strerror(errno)) :
-        model_digests(&d->m, d->o->pool, &inputs);
+        digests_of(&d->m, d->o->pool, NULL, &inputs);
 
     if (rc == RC_OK && (all = json_pack("{s:s, s:s, s:b, s:s, s:o, s:O}", "program", "llmc", "version", LLMC_VERSION,
         "dequantized", 1, "model", path, "inputs", inputs, "outputs", d->dir.outputs)) == NULL)

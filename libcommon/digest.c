@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SHA256_BYTES = 32, CHUNK = 1 << 20 };
+enum { SHA256_BYTES = 32, CHUNK = 1 << 18 };
 
 void
 digest_init(struct digest *d)
@@ -67,6 +67,14 @@ digest_mem(const void *data, size_t bytes, char out[DIGEST_HEX])
 int
 digest_file(const char *path, char out[DIGEST_HEX])
 {
+    atomic_bool never = false;
+
+    return digest_file_until(path, &never, out);
+}
+
+int
+digest_file_until(const char *path, const atomic_bool *quit, char out[DIGEST_HEX])
+{
     struct digest d = { 0 };
     struct member m;
     char *chunk = NULL;
@@ -80,8 +88,8 @@ digest_file(const char *path, char out[DIGEST_HEX])
     rc = (chunk = mem_alloc(CHUNK, 1)) != NULL ? RC_OK : RC_OS;
     do {
         got = 0;
-        if (rc == RC_OK)
-            rc = stop_check(); /* of a large file, seconds */
+        if (rc == RC_OK) /* of a large file, seconds */
+            rc = atomic_load(quit) ? err_set(RC_RETRY, "%s: given up", path) : stop_check();
         if (rc == RC_OK && (rc = member_read(&m, &left, chunk, CHUNK, &got)) != RC_OK)
             (void)err_at(rc, "%s", path);
         digest_add(&d, chunk, got);

@@ -6,6 +6,7 @@
 #ifndef LLMC_DIGEST_H
 #define LLMC_DIGEST_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -25,5 +26,6 @@ void digest_free(struct digest *d);
 
 int digest_mem(const void *data, size_t bytes, char out[DIGEST_HEX]);
 int digest_file(const char *path, char out[DIGEST_HEX]); /* RC_NOINPUT, RC_IO; RC_RETRY: stop.h */
+int digest_file_until(const char *path, const atomic_bool *quit, char out[DIGEST_HEX]); /* RC_RETRY: also when set */
 
 #endif

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 int
@@ -42,18 +41,12 @@ links_path(const char *dir, const char *path, char out[PATH_MAX])
 }
 
 static int
-stamp(const struct model_shard *s, json_t **out)
+stamp(const struct model *m, int shard, json_t **out)
 {
-    struct member m;
-    struct stat sb;
-    int rc;
+    int64_t is[2];
 
-    TRY(member_open(&m, s->st.path));
-    rc = fstat(m.fd, &sb) == 0 ? RC_OK : err_set(RC_IO, "%s: %s", s->st.path, strerror(errno));
-    (void)close(m.fd);
-    TRY(rc);
-    *out = json_pack("[I, I]", (json_int_t)sb.st_size,
-        (json_int_t)sb.st_mtim.tv_sec * 1000000000 + sb.st_mtim.tv_nsec);
+    TRY(model_stamp(m, shard, is));
+    *out = json_pack("[I, I]", (json_int_t)is[0], (json_int_t)is[1]);
     return *out != NULL ? RC_OK : err_set(RC_OS, "out of memory");
 }
 
@@ -64,7 +57,7 @@ links_stamp(struct plan *p, const struct model *m)
     int rc = files == NULL ? RC_OS : RC_OK;
 
     for (int i = 0; i < m->shard_count && rc == RC_OK; i++)
-        if ((rc = stamp(&m->shards[i], &one)) == RC_OK && json_object_set_new(files, m->shards[i].name, one) != 0)
+        if ((rc = stamp(m, i, &one)) == RC_OK && json_object_set_new(files, m->shards[i].name, one) != 0)
             rc = err_set(RC_OS, "out of memory");
     if (rc == RC_OK && json_object_set(p->json, "model_files", files) != 0)
         rc = err_set(RC_OS, "out of memory");
@@ -81,7 +74,7 @@ links_check(const struct plan *p, const struct model *m)
 
     for (int i = 0; files != NULL && i < m->shard_count; i++) {
         was = json_object_get(files, m->shards[i].name);
-        TRY(stamp(&m->shards[i], &now));
+        TRY(stamp(m, i, &now));
         same = json_equal(was, now);
         json_decref(now);
         if (!same)

@@ -1,15 +1,17 @@
 /* model - a checkpoint directory: config.json, safetensors shards and their index, side files */
 #include "model.h"
 
-#include "digest.h"
 #include "file.h"
 #include "mem.h"
 #include "member.h"
 
+#include <errno.h>
 #include <fnmatch.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static const char config_name[] = "config.json";
 static const char single_name[] = "model.safetensors";
@@ -500,73 +502,37 @@ model_shard_path(const struct model *m, const char *name)
     return found != NULL ? m->shards[found->shard].st.path : NULL;
 }
 
-/* --- digests --- */
-
-/* The files that a model consists of. */
-struct digesting {
-    const struct model *m;
-    const char        **name;
-    char              (*hex)[DIGEST_HEX];
-    char              **why; /* NULL, or what went wrong */
-    int                *rc;
-    int                 count;
-};
-
-static void
-digest_one(void *ctx, int i, int worker)
+const char *
+model_file(const struct model *m, size_t i, int *shard)
 {
-    struct digesting *d = ctx;
-    char *path = file_join(d->m->dir, d->name[i]);
+    const size_t shards = (size_t)m->shard_count;
 
-    (void)worker;
-    d->rc[i] = path == NULL ? RC_OS : digest_file(path, d->hex[i]);
-    if (d->rc[i] != RC_OK)
-        d->why[i] = mem_strdup(err_text());
-    mem_free(path);
-}
-
-static void
-list_files(struct digesting *d)
-{
-    const struct model *m = d->m;
-
-    d->name[d->count++] = config_name;
-    if (m->indexed)
-        d->name[d->count++] = index_name;
-    for (int i = 0; i < m->shard_count; i++)
-        d->name[d->count++] = m->shards[i].name;
-    for (size_t i = 0; i < m->side_count; i++)
-        d->name[d->count++] = m->side[i];
+    *shard = -1;
+    if (i == 0)
+        return config_name;
+    i--;
+    if (m->indexed && i == 0)
+        return index_name;
+    i -= m->indexed;
+    if (i >= shards)
+        return i - shards < m->side_count ? m->side[i - shards] : NULL;
+    *shard = (int)i;
+    return m->shards[i].name;
 }
 
 int
-model_digests(const struct model *m, struct pool *pool, json_t **out)
+model_stamp(const struct model *m, int shard, int64_t out[2])
 {
-    size_t most = 2 + (size_t)m->shard_count + m->side_count;
-    struct digesting d = { .m = m, .name = mem_alloc(most, sizeof(*d.name)), .hex = mem_zalloc(most, sizeof(*d.hex)),
-        .why = mem_zalloc(most, sizeof(*d.why)), .rc = mem_zalloc(most, sizeof(*d.rc)) };
-    int rc = RC_OS;
+    const char *path = m->shards[shard].st.path;
+    struct member file;
+    struct stat sb;
+    int rc;
 
-    *out = NULL;
-    if (d.name != NULL && d.hex != NULL && d.why != NULL && d.rc != NULL && (*out = json_object()) != NULL) {
-        list_files(&d);
-        pool_run(pool, d.count, digest_one, &d);
-        rc = RC_OK;
-    }
-    for (int i = 0; i < d.count && rc == RC_OK; i++)
-        if (d.rc[i] != RC_OK)
-            rc = err_set(d.rc[i], "%s", d.why[i] != NULL ? d.why[i] : d.name[i]);
-        else if (json_object_set_new(*out, d.name[i], json_string(d.hex[i])) != 0)
-            rc = err_set(RC_OS, "out of memory");
-    for (int i = 0; i < d.count; i++)
-        mem_free(d.why[i]);
-    mem_free(d.name);
-    mem_free(d.hex);
-    mem_free(d.why);
-    mem_free(d.rc);
-    if (rc != RC_OK) {
-        json_decref(*out);
-        *out = NULL;
-    }
-    return rc;
+    TRY(member_open(&file, path));
+    rc = fstat(file.fd, &sb) == 0 ? RC_OK : err_set(RC_IO, "%s: %s", path, strerror(errno));
+    (void)close(file.fd);
+    TRY(rc);
+    out[0] = (int64_t)sb.st_size;
+    out[1] = (int64_t)sb.st_mtim.tv_sec * 1000000000 + sb.st_mtim.tv_nsec;
+    return RC_OK;
 }

@@ -16,7 +16,6 @@
 #define LLMC_MODEL_H
 
 #include "json.h"
-#include "pool.h"
 #include "safetensors.h"
 
 struct model_shard {
@@ -61,9 +60,11 @@ bool model_plain_name(const char *name);
 
 const struct model_tensor *model_find(const struct model *m, const char *name); /* NULL: absent */
 int model_get(const struct model *m, const char *name, const struct tensor **out); /* RC_DATA "DIR: no tensor NAME" */
-/* SHA-256 of every file that it consists of, by name; a file a thread. RC_NOINPUT, RC_IO. */
-int model_digests(const struct model *m, struct pool *pool, json_t **out);
+/* The files that it consists of: the i-th one's name, and which shard it is, or -1; NULL: there are fewer. */
+const char *model_file(const struct model *m, size_t i, int *shard);
 /* Of the shard that holds the tensor; NULL: absent. */
 const char *model_shard_path(const struct model *m, const char *name);
+/* Size of a shard's file, or of the tar that it lies in, and when it was changed last, in ns. RC_NOINPUT, RC_IO. */
+int model_stamp(const struct model *m, int shard, int64_t out[2]);
 
 #endif

@@ -1,4 +1,5 @@
 /* llmc-gptq - round the weights of every task against its Hessian */
+#include "../libcommon/digests.h"
 #include "../libcommon/mem.h"
 #include "../libcommon/msg.h"
 #include "../libcommon/pool.h"
@@ -49,6 +50,7 @@ struct gptq {
     int             units, factors, units_max;
     bool            launch;  /* an accelerator takes several units at once */
     bool           *seen;    /* by task: taken in this run */
+    struct digests  source;  /* for llmc-pack, which would read it for nothing else */
     struct progress progress;
     bool            told;    /* an earlier stage has said why tasks are left */
     char            lines[LINES_MAX + 1]; /* of stdin, which are not read yet */
@@ -385,6 +387,17 @@ prepare(struct gptq *g)
     return RC_OK;
 }
 
+/* A run that failed, or was asked to stop, does not wait for them. */
+static int
+leave_digests(struct gptq *g, int rc)
+{
+    int left = digests_end(&g->source, rc == RC_OK || rc == RC_NUMERIC);
+
+    if (left != RC_OK)
+        msg_error(NULL, "%s", err_text());
+    return rc_worse(rc, left);
+}
+
 static void
 release(struct gptq *g)
 {
@@ -413,14 +426,15 @@ main(int argc, char *argv[])
         rc = RC_OS;
     else if (!plan_any_match(&g.run.plan, cfg.only))
         rc = err_set(RC_DATA, "no task matches \"%s\"", cfg.only);
-    else if (!cfg.dry)
-        rc = prepare(&g);
+    else if (!cfg.dry && (rc = prepare(&g)) == RC_OK && cfg.only == NULL)
+        rc = digests_begin(&g.source, &g.run.model, g.run.plan.dir, g.run.rank, g.run.ranks);
     if (rc != RC_OK)
         msg_error(NULL, "%s", err_text());
     else if (cfg.dry)
         print_tasks(&g);
     else
         rc = all_tasks(&g);
+    rc = leave_digests(&g, rc);
     release(&g);
     return run_close(&g.run, rc);
 }

@@ -65,7 +65,7 @@ cpu_open(struct dev **out, const struct dev_opts *o)
         goto out;
     rc = RC_OS;
     cpu->ops = ops_find();
-    cpu->bf16_dot = cpu->ops == &ops_avx512;
+    cpu->bf16_dot = ops_bf16_products(cpu->ops);
     openblas_set_num_threads(1);
     if ((cpu->workers = mem_zalloc((size_t)pool_threads(dev->pool), sizeof(*cpu->workers))) == NULL)
         goto out;
@@ -76,6 +76,12 @@ out:
     else
         *out = dev;
     return rc;
+}
+
+size_t
+backend_cpu_packed(enum dtype dt)
+{
+    return dt == DT_BF16 && ops_bf16_products(ops_find()) ? 2 : 4;
 }
 
 /* --- element-wise operations by tiles of rows --- */

@@ -2,8 +2,8 @@
  *
  * A weight is packed once, in chunks of GEMM_NT output columns, in the layout that oneDNN asks for. A product is cut
  * into tiles of GEMM_MT rows by one chunk; each tile is one single-threaded oneDNN call, so that results do not
- * depend on the number of threads. Where the processor has no bf16 dot products, bf16 is widened and multiplied in
- * f32.
+ * depend on the number of threads. Where the processor has no bf16 products, or slower ones than of f32, bf16 is
+ * widened and multiplied in f32.
  */
 #include "cpu.h"
 

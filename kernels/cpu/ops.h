@@ -61,9 +61,13 @@ struct ops {
     void (*from_f32)(uint16_t *y, const float *x, size_t n);
 };
 
-extern const struct ops ops_c, ops_avx2, ops_avx512;
+/* avx512_fma: AVX-512 with bf16, but products of pairs by f32 multiply-adds. */
+extern const struct ops ops_c, ops_avx2, ops_avx512, ops_avx512_fma;
 
-/* The best table for this processor; LLMC_ISA=c|avx2|avx512 in the environment asks for a lower one (tests). */
+/* The best table for this processor; LLMC_ISA=c|avx2|avx512|avx512fma in the environment asks for one that is not above
+ * it (tests). */
 const struct ops *ops_find(void);
+/* oneDNN multiplies bf16 faster than f32 where this table is the one found. */
+bool ops_bf16_products(const struct ops *o);
 
 #endif

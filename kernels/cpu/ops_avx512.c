@@ -5,3 +5,5 @@
 #define OPS_TABLE ops_avx512
 #define OPS_NAME "avx512"
 #include "ops_impl.h"
+
+const struct ops ops_avx512_fma = OPS_ROW("avx512fma", ops_dot_fma);

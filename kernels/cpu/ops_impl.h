@@ -347,10 +347,13 @@ ops_round_act(float *x, int n, const struct qspec *spec, float step, float zero)
     QSPEC_CALL(round_values, spec, x, n, step, zero);
 }
 
-const struct ops OPS_TABLE = {
-    .name = OPS_NAME, .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add,
-    .softmax = ops_softmax, .softmax_cols = ops_softmax_cols, .logsumexp = ops_logsumexp,
-    .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols, .dot = ops_dot, .grid_add = ops_grid_add,
-    .distance = ops_distance, .range = ops_range, .round_act = ops_round_act,
-    .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,
-};
+#define OPS_ROW(ISA, DOT)                                                                                \
+    {                                                                                                    \
+        .name = (ISA), .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add, \
+        .softmax = ops_softmax, .softmax_cols = ops_softmax_cols, .logsumexp = ops_logsumexp,            \
+        .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols, .dot = (DOT), .grid_add = ops_grid_add,  \
+        .distance = ops_distance, .range = ops_range, .round_act = ops_round_act,                        \
+        .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,                                                  \
+    }
+
+const struct ops OPS_TABLE = OPS_ROW(OPS_NAME, ops_dot);

@@ -4,6 +4,13 @@
 #include <immintrin.h>
 #include <math.h>
 
+#define DOT_STORE(NV)                                                                                    \
+    for (int i = 0; i < OPS_MR; i++)                                                                     \
+        for (int v = 0; v < (NV); v++) {                                                                 \
+            float *out = c + (size_t)i * (size_t)ldc + v * OPS_LANES;                                    \
+            _mm512_storeu_ps(out, add ? _mm512_add_ps(_mm512_loadu_ps(out), s[i][v]) : s[i][v]);         \
+        }
+
 /* 8 rows by 16 NV columns: 8 NV accumulators in registers, one broadcast of a for NV products. */
 #define DOT_BODY(NV)                                                                                     \
     __m512 s[OPS_MR][NV];                                                                                \
@@ -20,11 +27,54 @@
                 s[i][v] = _mm512_dpbf16_ps(s[i][v], av, bv[v]);                                          \
         }                                                                                                \
     }                                                                                                    \
+    DOT_STORE(NV)
+
+/* The same operations by f32 multiply-adds, where those of pairs are slower. a is widened once for all columns. */
+enum { WIDE_PAIRS = 128 };
+
+static inline void
+widen_strip(float wide[][2][OPS_MR], const uint32_t *a, int pairs)
+{
+    const __m256i high = _mm256_set1_epi32((int)0xffff0000U);
+
+    for (int p = 0; p < pairs; p++) {
+        __m256i u = _mm256_loadu_si256((const __m256i *)(const void *)(a + (size_t)p * OPS_LANES));
+
+        _mm256_storeu_ps(wide[p][0], _mm256_castsi256_ps(_mm256_and_si256(u, high)));
+        _mm256_storeu_ps(wide[p][1], _mm256_castsi256_ps(_mm256_slli_epi32(u, 16)));
+    }
+}
+
+#define FMA_BODY(NV)                                                                                     \
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000U);                                            \
+    float wide[WIDE_PAIRS][2][OPS_MR];                                                                   \
+    __m512 s[OPS_MR][NV];                                                                                \
     for (int i = 0; i < OPS_MR; i++)                                                                     \
-        for (int v = 0; v < (NV); v++) {                                                                 \
-            float *out = c + (size_t)i * (size_t)ldc + v * OPS_LANES;                                    \
-            _mm512_storeu_ps(out, add ? _mm512_add_ps(_mm512_loadu_ps(out), s[i][v]) : s[i][v]);         \
-        }
+        for (int v = 0; v < (NV); v++)                                                                   \
+            s[i][v] = _mm512_setzero_ps();                                                               \
+    for (int first = 0; first < pairs; first += WIDE_PAIRS) {                                            \
+        int n = pairs - first < WIDE_PAIRS ? pairs - first : WIDE_PAIRS;                                 \
+        widen_strip(wide, a + (size_t)first * OPS_LANES, n);                                             \
+        for (int p = 0; p < n; p++) {                                                                    \
+            const uint32_t *at = b + (size_t)(first + p) * OPS_LANES;                                    \
+            __m512 w[NV];                                                                                \
+            for (int v = 0; v < (NV); v++)                                                               \
+                w[v] = _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(at + (size_t)v * bstride), high)); \
+            for (int i = 0; i < OPS_MR; i++) {                                                           \
+                __m512 x = _mm512_set1_ps(wide[p][0][i]);                                                \
+                for (int v = 0; v < (NV); v++)                                                           \
+                    s[i][v] = _mm512_fmadd_ps(x, w[v], s[i][v]);                                         \
+            }                                                                                            \
+            for (int v = 0; v < (NV); v++)                                                               \
+                w[v] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(at + (size_t)v * bstride), 16)); \
+            for (int i = 0; i < OPS_MR; i++) {                                                           \
+                __m512 x = _mm512_set1_ps(wide[p][1][i]);                                                \
+                for (int v = 0; v < (NV); v++)                                                           \
+                    s[i][v] = _mm512_fmadd_ps(x, w[v], s[i][v]);                                         \
+            }                                                                                            \
+        }                                                                                                \
+    }                                                                                                    \
+    DOT_STORE(NV)
 
 #define DOT_ARGS \
     float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, bool add
@@ -32,16 +82,26 @@
 static void dot1(DOT_ARGS) { DOT_BODY(1) }
 static void dot2(DOT_ARGS) { DOT_BODY(2) }
 static void dot3(DOT_ARGS) { DOT_BODY(3) }
+static void fma1(DOT_ARGS) { FMA_BODY(1) }
+static void fma2(DOT_ARGS) { FMA_BODY(2) }
+static void fma3(DOT_ARGS) { FMA_BODY(3) }
+
+typedef void dot_fn(DOT_ARGS);
 
 static void
 ops_dot(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add)
 {
-    if (nv == 3)
-        dot3(c, ldc, a, b, bstride, pairs, add);
-    else if (nv == 2)
-        dot2(c, ldc, a, b, bstride, pairs, add);
-    else
-        dot1(c, ldc, a, b, bstride, pairs, add);
+    static dot_fn *const by_panels[OPS_NV_MAX] = { dot1, dot2, dot3 };
+
+    by_panels[nv - 1](c, ldc, a, b, bstride, pairs, add);
+}
+
+static void
+ops_dot_fma(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add)
+{
+    static dot_fn *const by_panels[OPS_NV_MAX] = { fma1, fma2, fma3 };
+
+    by_panels[nv - 1](c, ldc, a, b, bstride, pairs, add);
 }
 
 /* exp_f */

@@ -17,7 +17,8 @@ struct bench {
     bool   json;      /* one object a row instead of a table */
     bool   llama;     /* the shapes of Llama-3-8B and of a mixture of experts, not SmolLM2-135M's */
     bool   experts;   /* many small modules alone */
-    double peak_f32, peak_bf16, peak_bytes; /* a second, of all threads together */
+    double peak_f32, peak_bf16, peak_bytes; /* a second, of all threads together; bf16: the faster of the two ways, */
+    double dots_bf16;                       /* by dot products, 0 without, or by f32 multiply-adds */
 };
 
 enum bench_unit { BENCH_F32, BENCH_BF16, BENCH_BYTES, BENCH_NONE };

@@ -348,16 +348,23 @@ test_syrk(void **state)
     syrk_case(DT_BF16, 600, 300);
 }
 
+/* The table found is one of those. */
+static bool
+has_avx512(void)
+{
+    return ops_find() == &ops_avx512 || ops_find() == &ops_avx512_fma;
+}
+
 /* One product a row of the matrix, so that the result is that of the plain fma order, whatever the instruction set. */
 static void
 test_dot_same_bits(void **state)
 {
-    enum { PAIRS = 37 };
+    enum { PAIRS = 301 };
     uint32_t a[PAIRS * OPS_LANES], b[OPS_NV_MAX * PAIRS * OPS_LANES];
-    float want[OPS_MR * 48], got[OPS_MR * 48], got2[OPS_MR * 48];
+    float want[OPS_MR * 48], got[OPS_MR * 48], got2[OPS_MR * 48], got3[OPS_MR * 48];
 
     (void)state;
-    if (ops_find() != &ops_avx512)
+    if (!has_avx512())
         skip();
     for (size_t i = 0; i < sizeof(a) / 4; i++)
         a[i] = (uint32_t)bf16_from_f32(uniform()) | (uint32_t)bf16_from_f32(uniform()) << 16;
@@ -367,12 +374,15 @@ test_dot_same_bits(void **state)
         memset(want, 0, sizeof(want));
         memset(got, 0, sizeof(got));
         memset(got2, 0, sizeof(got2));
+        memset(got3, 0, sizeof(got3));
         for (int add = 0; add < 2; add++) {
             ops_c.dot(want, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
             ops_avx512.dot(got, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
             assert_memory_equal(want, got, sizeof(want));
             ops_avx2.dot(got2, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
             assert_memory_equal(want, got2, sizeof(want));
+            ops_avx512_fma.dot(got3, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
+            assert_memory_equal(want, got3, sizeof(want));
         }
     }
 }
@@ -387,7 +397,7 @@ test_ops_same_bits(void **state)
     float s[3][N], f[N];
 
     (void)state;
-    if (ops_find() != &ops_avx512)
+    if (!has_avx512())
         skip();
     for (int i = 0; i < N; i++) {
         f[i] = uniform() * 20;
@@ -417,7 +427,7 @@ test_bf16_rows_same_bits(void **state)
     uint16_t x[N], w[N], want[N], got[N];
 
     (void)state;
-    if (ops_find() != &ops_avx512)
+    if (!has_avx512())
         skip();
     for (int i = 0; i < N; i++) {
         x[i] = bf16_from_f32(i % 9 == 0 ? uniform() * 0x1p-125f : uniform() * 8);
@@ -453,7 +463,7 @@ test_softmax_cols_same_bits(void **state)
     float sum[3][NV * OPS_LANES];
 
     (void)state;
-    if (ops_find() != &ops_avx512)
+    if (!has_avx512())
         skip();
     for (int i = 0; i < KEYS * LD; i++)
         s[0][i] = uniform() * 300;
