@@ -86,11 +86,11 @@ widest(const struct arch *a)
     return larger(larger(w, a->hidden), larger(a->expert_width, a->shared_width));
 }
 
-/* Beside it while it is packed, a copy whose values are widened. */
+/* Beside it while it is packed, a copy in f32 of what has another type than the product's. */
 static double
-widened_bytes(enum dtype dt, enum dtype own)
+converted_bytes(enum dtype dt, enum dtype own)
 {
-    return packed_bytes(dt) > (double)dtype_size(own) ? 4 : 0;
+    return own != dt || packed_bytes(dt) > (double)dtype_size(dt) ? 4 : 0;
 }
 
 /* Inputs of the tiles that threads multiply. */
@@ -159,6 +159,7 @@ work_values(const struct arch *a, int points)
 static double
 step_weights(const struct budget_of *o, const struct step *s)
 {
+    enum dtype dt = o->arch->dtype;
     double sum = 0, most = 0;
     struct linear l;
 
@@ -169,8 +170,8 @@ step_weights(const struct budget_of *o, const struct step *s)
         if ((int)l.point < s->first_point || (int)l.point >= s->end_point)
             continue;
         count = (double)l.rows * l.cols;
-        sum += count * packed_bytes(o->arch->dtype);
-        most = larger(most, count * ((double)dtype_size(o->arch->dtype) + widened_bytes(o->arch->dtype, o->arch->dtype)));
+        sum += count * packed_bytes(dt);
+        most = larger(most, count * ((double)dtype_size(dt) + converted_bytes(dt, dt)));
     }
     return sum + most;
 }
@@ -338,7 +339,7 @@ eval_weight(const struct budget_eval *e, double count, double *packed, double *b
     double own = e->arch->dtype == DT_BF16 ? 2 : 4;
 
     *packed = count * packed_bytes(e->dt);
-    *beside = (e->compressed ? count * own : 0) + count * widened_bytes(e->dt, own == 2 ? DT_BF16 : DT_F32);
+    *beside = (e->compressed ? count * own : 0) + count * converted_bytes(e->dt, e->arch->dtype);
 }
 
 void

@@ -20,7 +20,8 @@ enum { NICENESS = 19, NOTE_MAX = 256 };
 static int
 note_path(const char *dir, const char *shard, char out[PATH_MAX])
 {
-    int n = snprintf(out, PATH_MAX, "%s/digests%s%s", dir, shard != NULL ? "/" : "", shard != NULL ? shard : "");
+    int n = snprintf(out, PATH_MAX, "%s/digests%s%s%s", dir, shard != NULL ? "/" : "", shard != NULL ? shard : "",
+        shard != NULL ? ".sha256" : "");
 
     return n > 0 && n < PATH_MAX ? RC_OK : err_set(RC_DATA, "%s: path is too long", dir);
 }

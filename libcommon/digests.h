@@ -2,8 +2,8 @@
  *
  * The source of a large model is several times what llmc-pack writes, so that reading it takes longer than writing.
  * Hence llmc-gptq has a thread that reads the source's shards while it compresses, of several ranks each its share,
- * and leaves notes: WORKDIR/digests/SHARD, a line "HEX SIZE CHANGED". Whoever wants digests reads shards for which
- * there is no note, or one of another size or time of change (model_stamp). A note that is lost costs time alone.
+ * and leaves notes: WORKDIR/digests/SHARD.sha256, a line "HEX SIZE CHANGED". Whoever wants digests reads shards of
+ * which there is no note, or one of another size or time of change (model_stamp). A note that is lost costs time alone.
  */
 #ifndef LLMC_DIGESTS_H
 #define LLMC_DIGESTS_H

@@ -235,22 +235,22 @@ inputs() {  # DIR: that of the model's only shard
 }
 true_sum=$(sha256sum <small/model.safetensors | cut -d' ' -f1)
 false_sum=$(printf '%064d' 7)
-ok 'llmc-gptq has left the digest of the shard' '[ "$(cut -d" " -f1 w/digests/model.safetensors)" = $true_sum ] && [ "$(inputs good)" = $true_sum ]'
+ok 'llmc-gptq has left the digest of the shard' '[ "$(cut -d" " -f1 w/digests/model.safetensors.sha256)" = $true_sum ] && [ "$(inputs good)" = $true_sum ]'
 noted() {   # LINE of a note
-    rm -rf out && echo "$1" >w/digests/model.safetensors && llmc-pack -C w -o out -q >/dev/null && inputs out
+    rm -rf out && echo "$1" >w/digests/model.safetensors.sha256 && llmc-pack -C w -o out -q >/dev/null && inputs out
 }
-note=$(cat w/digests/model.safetensors)
+note=$(cat w/digests/model.safetensors.sha256)
 ok 'llmc-pack takes it' '[ "$(noted "$false_sum ${note#* }")" = $false_sum ]'
 for bad in "$false_sum ${note#* }1" "$false_sum 1${note#* }" "$false_sum" "" "$(printf '%063d' 7) ${note#* }" "x$note"; do
     ok "but not \"$bad\"" '[ "$(noted "$bad")" = $true_sum ]'
 done
 ok 'nor that of a file that has changed since' '
     cp -r small small2 && llmc-shard -C w5 -m small2 -s W4A16 -g 32 -a rtn -q && llmc-gptq -C w5 -q </dev/null >txt
-    echo "$false_sum ${note#* }" >w5/digests/model.safetensors
+    echo "$false_sum ${note#* }" >w5/digests/model.safetensors.sha256
     touch small2/model.safetensors && llmc-shard -C w5 --relink -q && rm -rf out && llmc-pack -C w5 -o out -q >txt
     [ "$(inputs out)" = $true_sum ]'
 ok 'without one llmc-pack reads the shard' 'rm -r w/digests && rm -rf out && llmc-pack -C w -o out -q >txt && [ "$(inputs out)" = $true_sum ]'
 ok 'llmc-gptq of some modules leaves none' 'llmc-gptq -C w -q -m "*q_proj" --again </dev/null >txt && [ ! -e w/digests ]'
-ok 'one that finds all done leaves it' 'llmc-gptq -C w -q </dev/null >txt && [ "$(cat w/digests/model.safetensors)" = "$note" ]'
+ok 'one that finds all done leaves it' 'llmc-gptq -C w -q </dev/null >txt && [ "$(cat w/digests/model.safetensors.sha256)" = "$note" ]'
 
 done_testing

@@ -228,15 +228,16 @@ pack_chunk(void *ctx, int chunk, int worker)
         __atomic_store_n(&j->rc, rc, __ATOMIC_RELAXED);
 }
 
-/* w as the product's type: itself, or a converted copy in *tmp. */
+/* w rounded to dt, as the product's type: itself, or a converted copy in *tmp. */
 static int
-widen(const void *w, enum dtype wdt, enum dtype want, size_t count, void **tmp, const void **out)
+convert(const void *w, enum dtype wdt, enum dtype dt, enum dtype want, size_t count, void **tmp, const void **out)
 {
-    float *f = NULL;
+    bool round = dt == DT_BF16 && wdt != DT_BF16 && want != DT_BF16;
+    float *f;
 
     *tmp = NULL;
     *out = w;
-    if (wdt == want)
+    if (wdt == want && !round)
         return RC_OK;
     if ((f = mem_alloc(count, sizeof(*f))) == NULL)
         return RC_OS;
@@ -246,6 +247,8 @@ widen(const void *w, enum dtype wdt, enum dtype want, size_t count, void **tmp, 
     }
     if (want == DT_BF16)
         (void)dtype_from_f32(f, f, DT_BF16, count); /* in place: the narrower type never overtakes */
+    for (size_t i = 0; round && i < count; i++)
+        f[i] = bf16_to_f32(bf16_from_f32(f[i]));
     *tmp = f;
     *out = f;
     return RC_OK;
@@ -294,7 +297,7 @@ cpu_weight_pack(struct dev *dev, struct weight **out, const void *w, enum dtype 
         if ((last || n >= GEMM_NT) && (rc = prim_find(dev, &j.prim[cols < GEMM_NT], &s)) != RC_OK)
             goto out;
     }
-    if ((rc = widen(w, wdt, mul, (size_t)n * (size_t)k, &tmp, &j.w)) != RC_OK)
+    if ((rc = convert(w, wdt, dt, mul, (size_t)n * (size_t)k, &tmp, &j.w)) != RC_OK)
         goto out;
     pool_run(dev->pool, j.pk->chunks, pack_chunk, &j);
     rc = j.rc;
