@@ -190,7 +190,7 @@ demo: deps
 
 check: deps
 	@$(MAKE) --no-print-directory -j2 progs units $(B)/t/fail.so $(B)/t/random-model $(B)/t/peak $(HOST_SO)
-	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -e '' $(PROVEFLAGS) $(UNITS) $(sort $(wildcard t/[0-9]*.t))
+	@BUILD=$(B) CMOCKA_MESSAGE_OUTPUT=TAP prove -e '' $(or $(PROVEFLAGS),-j3) $(UNITS) $(sort $(wildcard t/[0-9]*.t))
 
 # What t/8003 and t/8004 do in short: hundreds of runs.
 torture-ranks: deps

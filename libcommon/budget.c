@@ -155,14 +155,17 @@ work_values(const struct arch *a, int points)
     return sum;
 }
 
-/* Packed weights of the step's modules, and the largest of them while it is packed. */
+static const char PACKING[] = "weight while it is packed";
+
+/* Packed weights of the step's modules; beside: what the largest of them takes more while it is packed. */
 static double
-step_weights(const struct budget_of *o, const struct step *s)
+step_weights(const struct budget_of *o, const struct step *s, double *beside)
 {
     enum dtype dt = o->arch->dtype;
-    double sum = 0, most = 0;
+    double sum = 0;
     struct linear l;
 
+    *beside = 0;
     for (int i = 0, n = arch_linear_count(o->arch, s->layer); i < n; i++) {
         double count;
 
@@ -171,9 +174,9 @@ step_weights(const struct budget_of *o, const struct step *s)
             continue;
         count = (double)l.rows * l.cols;
         sum += count * packed_bytes(dt);
-        most = larger(most, count * ((double)dtype_size(dt) + converted_bytes(dt, dt)));
+        *beside = larger(*beside, count * ((double)dtype_size(dt) + converted_bytes(dt, dt)));
     }
-    return sum + most;
+    return sum;
 }
 
 void
@@ -181,7 +184,8 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
 {
     const struct step *s = &o->plan->steps[step];
     bool both = s->end_point - s->first_point > 1 || (o->arch->layer[s->layer] & LAYER_MOE) != 0;
-    double tokens, block, size = value_bytes(o) * streams(o), frames = way->slots;
+    double tokens, block, beside, size = value_bytes(o) * streams(o), frames = way->slots;
+    double packed = step_weights(o, s, &beside);
     double weights = idle ? streams(o) - 1 : both ? streams(o) : 1; /* the original's pass fills the time of waiting */
 
     *b = (struct budget){ 0 };
@@ -192,7 +196,8 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
         budget_add(b, "pending inputs", STATES, tokens * size * pending_width(o));
     }
     budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o->arch, s->end_point - s->first_point));
-    budget_add(b, "weights of a step", NULL, step_weights(o, s) * weights);
+    budget_add(b, "weights of a step", NULL, packed * weights);
+    budget_add(b, PACKING, NULL, beside * weights);
     add_widened(b, o->arch, o->arch->dtype, o->threads);
     budget_add(b, "frames in shared memory", TOKENS, frames * block * widest(o->arch) * size);
 }
@@ -401,14 +406,16 @@ budget_stage(struct budget *b, const struct budget_of *o, enum budget_stage stag
     }
 }
 
-/* Parts of b that have a name are added up under it. */
+/* Parts of b that have a name are added up under it; one part, unless it is NULL, is left out. */
 static void
-merge(struct budget *b, const struct budget *more)
+merge_but(struct budget *b, const struct budget *more, const char *but)
 {
     for (int i = 0; i < more->count; i++) {
         const struct budget_part *p = &more->part[i];
         int k = 0;
 
+        if (but != NULL && strcmp(p->what, but) == 0)
+            continue;
         while (k < b->count && strcmp(b->part[k].what, p->what) != 0)
             k++;
         if (k < b->count)
@@ -420,6 +427,12 @@ merge(struct budget *b, const struct budget *more)
     }
 }
 
+static void
+merge(struct budget *b, const struct budget *more)
+{
+    merge_but(b, more, NULL);
+}
+
 /* What a stage has freed and keeps while another works (mem_trim): all that it needed, but not much. */
 static void
 add_kept(struct budget *b, const struct budget *stage, const struct budget *process)
@@ -429,6 +442,25 @@ add_kept(struct budget *b, const struct budget *stage, const struct budget *proc
     if (bytes > 0)
         merge(b, &(struct budget){ .part = { { "kept until its turn", NULL, bytes < MEM_IDLE ? bytes : MEM_IDLE } },
             .count = 1 });
+}
+
+/* A step's weights are all packed before anything is added up: not where nobody waits for the step before, nor experts'
+ * and those of the original one after the other. */
+static bool
+packs_before(const struct budget_of *o, int step)
+{
+    return o->plan->sequential != SEQUENTIAL_NONE && streams(o) < 2 &&
+        (o->arch->layer[o->plan->steps[step].layer] & LAYER_MOE) == 0;
+}
+
+/* Of a pipeline while llmc-calib packs weights: the others have freed what the step before took. */
+static void
+add_packing(struct budget *calib, const struct budget *hessian, const struct budget *gptq, const struct budget *process)
+{
+    merge(calib, process);
+    merge(calib, process);
+    add_kept(calib, hessian, process);
+    add_kept(calib, gptq, process);
 }
 
 void
@@ -443,14 +475,17 @@ budget_pipeline(struct budget *b, const struct budget_of *o, const struct budget
         double all, most, width;
 
         /* While a step is computed, what the next one sees is added up. */
-        budget_calib(&one, o, way, s, false);
+        budget_calib(&calib, o, way, s, false);
         budget_hessian(&hessian, o, s + 1 < p->step_count && p->sequential == SEQUENTIAL_INPUT ? s + 1 : s);
-        merge(&one, &hessian);
+        one = hessian;
+        merge_but(&one, &calib, packs_before(o, s) ? PACKING : NULL);
         budget_gptq(&gptq, o, s, way->side);
         merge(&one, p->sequential == SEQUENTIAL_NONE ? &gptq : &process);
         if (p->sequential != SEQUENTIAL_NONE)
             add_kept(&one, &gptq, &process);
         keep_worse(b, &one);
+        add_packing(&calib, &hessian, &gptq, &process);
+        keep_worse(b, &calib);
 
         /* llmc-gptq starts with the largest sum, when the others may not be in files yet. */
         budget_calib(&calib, o, way, s, true);

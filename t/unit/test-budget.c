@@ -59,13 +59,18 @@ part(const struct budget *b, const char *what)
     return 0;
 }
 
-/* A [H, I] weight packed, and its copies while it is: dense, and widened where products are of f32. */
+/* A [H, I] weight packed. */
 static double
 packed(void)
 {
-    double size = (double)backend_cpu_packed(DT_BF16);
+    return H * (double)I * (double)backend_cpu_packed(DT_BF16);
+}
 
-    return H * (double)I * (size + 2 + (size > 2 ? 4 : 0));
+/* Its copies while it is: dense, and widened where products are of f32. */
+static double
+packing(void)
+{
+    return H * (double)I * (2 + (backend_cpu_packed(DT_BF16) > 2 ? 4 : 0));
 }
 
 static void
@@ -84,6 +89,7 @@ test_calib(void **state)
     assert_true(part(&b, "pending inputs") == TOKENS * I * 2.0);
     assert_true(part(&b, "frames in shared memory") == 3 * 256 * I * 2.0);
     assert_true(part(&b, "weights of a step") == packed());
+    assert_true(part(&b, "weight while it is packed") == packing());
     assert_true(part(&b, "widened inputs") == (backend_cpu_packed(DT_BF16) > 2 ? 2 * 256 * I * 4.0 : 0));
     budget_calib(&b, &of, &mem, DOWN, true);
     assert_true(part(&b, "weights of a step") == 0);
