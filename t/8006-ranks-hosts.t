@@ -27,6 +27,10 @@ trap end_hosts EXIT
 
 unshare -n sleep 600 &
 echo $! >pids/switch
+# Not before it has left our network: on a busy machine a bridge was made here.
+until [ "$(readlink "/proc/$(cat pids/switch)/ns/net")" != "$(readlink /proc/self/ns/net)" ]; do
+    sleep 0.05
+done
 on() {      # HOST command ...
     on_pid=$(cat "$t_base/w/pids/$1")
     shift
