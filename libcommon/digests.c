@@ -52,20 +52,12 @@ static int
 note_write(const char *dir, const char *shard, const struct shard_digest *s)
 {
     char path[PATH_MAX], line[NOTE_MAX];
-    int n = snprintf(line, sizeof(line), "%s %" PRId64 " %" PRId64 "\n", s->hex, s->stamp[0], s->stamp[1]), rc;
-    struct file_tmp f;
+    int n = snprintf(line, sizeof(line), "%s %" PRId64 " %" PRId64 "\n", s->hex, s->stamp[0], s->stamp[1]);
 
     TRY(note_path(dir, NULL, path));
     TRY(file_mkdir(path));
     TRY(note_path(dir, shard, path));
-    TRY(file_begin(&f, path));
-    f.quick = true;
-    if ((rc = file_write_full(f.fd, line, (size_t)n)) != RC_OK)
-        (void)err_at(rc, "%s", path);
-    else
-        rc = file_commit(&f);
-    file_abort(&f);
-    return rc;
+    return file_publish_quick(path, line, (size_t)n);
 }
 
 /* --- of all files, now --- */
@@ -149,14 +141,12 @@ read_shards(void *ctx)
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS); /* of this thread */
     for (int i = d->rank; i < d->m->shard_count && !atomic_load(&d->quit); i += d->ranks) {
         struct shard_digest *s = &d->shard[i];
-        char *path = file_join(d->m->dir, d->m->shards[i].name);
         int64_t after[2];
 
-        if (path == NULL || note_read(d->dir, d->m, i, s->hex) || model_stamp(d->m, i, s->stamp) != RC_OK ||
-            digest_file_until(path, &d->quit, s->hex) != RC_OK || model_stamp(d->m, i, after) != RC_OK ||
-            after[0] != s->stamp[0] || after[1] != s->stamp[1])
+        if (note_read(d->dir, d->m, i, s->hex) || model_stamp(d->m, i, s->stamp) != RC_OK ||
+            digest_file_until(d->m->shards[i].st.path, &d->quit, s->hex) != RC_OK ||
+            model_stamp(d->m, i, after) != RC_OK || after[0] != s->stamp[0] || after[1] != s->stamp[1])
             s->hex[0] = '\0';
-        mem_free(path);
     }
     return NULL;
 }

@@ -289,20 +289,33 @@ file_abort(struct file_tmp *f)
     *f = (struct file_tmp){ .fd = -1 };
 }
 
-int
-file_publish(const char *path, const void *data, size_t bytes)
+static int
+publish(const char *path, const void *data, size_t bytes, bool quick)
 {
     struct file_tmp f;
     int rc;
 
     if ((rc = file_begin(&f, path)) != RC_OK)
         return rc;
+    f.quick = quick;
     if ((rc = file_write_full(f.fd, data, bytes)) != RC_OK)
         (void)err_at(rc, "%s", path);
     else
         rc = file_commit(&f);
     file_abort(&f);
     return rc;
+}
+
+int
+file_publish(const char *path, const void *data, size_t bytes)
+{
+    return publish(path, data, bytes, false);
+}
+
+int
+file_publish_quick(const char *path, const void *data, size_t bytes)
+{
+    return publish(path, data, bytes, true);
 }
 
 int

@@ -28,7 +28,8 @@ int  file_commit(struct file_tmp *f); /* fsync, close, rename, fsync the directo
 void file_abort(struct file_tmp *f);  /* harmless after commit, after a failed begin, and on a zeroed struct */
 void file_cleanup_signal_safe(void);  /* removes this process's unpublished temporaries */
 
-int file_publish(const char *path, const void *data, size_t bytes); /* the three in one */
+int file_publish(const char *path, const void *data, size_t bytes);       /* the three in one */
+int file_publish_quick(const char *path, const void *data, size_t bytes); /* the same, quick */
 /* Removes x.tmp.HOST.PID files in a directory and below it whose process on this host is gone. */
 void file_collect(const char *dir);
 /* PATH.tmp.HOST.PID of this process; mem_free it. NULL: no memory. */

@@ -429,20 +429,11 @@ static int
 note_digest(const char *of, const char *hex)
 {
     char path[PATH_MAX], line[DIGEST_HEX + NAME_MAX + 4];
-    struct file_tmp f;
-    int rc;
 
     (void)snprintf(line, sizeof(line), "%s  %s\n", hex, base_name(of));
     if (snprintf(path, sizeof(path), "%s%s", of, sidecar) >= PATH_MAX)
         return err_set(RC_DATA, "%s: path is too long", of);
-    TRY(file_begin(&f, path));
-    f.quick = true;
-    if ((rc = file_write_full(f.fd, line, strlen(line))) != RC_OK)
-        (void)err_at(rc, "%s", path);
-    else
-        rc = file_commit(&f);
-    file_abort(&f);
-    return rc;
+    return file_publish_quick(path, line, strlen(line));
 }
 
 /* Ends it, well if rc is RC_OK; hex gets its digest. note: that goes beside it, and before it, since another rank takes

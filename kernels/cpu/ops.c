@@ -1,6 +1,7 @@
 /* ops - choose the inner loops for this processor */
 #include "ops.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -31,7 +32,7 @@ has_avx2(void)
 
 /* Matrix multiplication of bf16 in tiles, which the system must have switched on, too: oneDNN uses it. */
 static bool
-has_amx(void)
+find_amx(void)
 {
 #if defined(__x86_64__)
     enum { AMX_BF16 = 1 << 22, TILES = 3 << 17 };
@@ -44,6 +45,18 @@ has_amx(void)
 #else
     return false;
 #endif
+}
+
+/* Asked once: cpuid takes many microseconds on a virtual machine, and a plan's memory asks for every module. */
+static bool
+has_amx(void)
+{
+    enum { UNKNOWN, NO, YES };
+    static atomic_int known = UNKNOWN;
+
+    if (atomic_load(&known) == UNKNOWN)
+        atomic_store(&known, find_amx() ? YES : NO);
+    return atomic_load(&known) == YES;
 }
 
 bool

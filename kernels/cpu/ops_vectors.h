@@ -4,6 +4,12 @@
 #include <immintrin.h>
 #include <math.h>
 
+#define DOT_SUMS(NV)                                                                                     \
+    __m512 s[OPS_MR][NV];                                                                                \
+    for (int i = 0; i < OPS_MR; i++)                                                                     \
+        for (int v = 0; v < (NV); v++)                                                                   \
+            s[i][v] = _mm512_setzero_ps();
+
 #define DOT_STORE(NV)                                                                                    \
     for (int i = 0; i < OPS_MR; i++)                                                                     \
         for (int v = 0; v < (NV); v++) {                                                                 \
@@ -13,10 +19,7 @@
 
 /* 8 rows by 16 NV columns: 8 NV accumulators in registers, one broadcast of a for NV products. */
 #define DOT_BODY(NV)                                                                                     \
-    __m512 s[OPS_MR][NV];                                                                                \
-    for (int i = 0; i < OPS_MR; i++)                                                                     \
-        for (int v = 0; v < (NV); v++)                                                                   \
-            s[i][v] = _mm512_setzero_ps();                                                               \
+    DOT_SUMS(NV)                                                                                         \
     for (int p = 0; p < pairs; p++) {                                                                    \
         __m512bh bv[NV];                                                                                 \
         for (int v = 0; v < (NV); v++)                                                                   \
@@ -45,33 +48,30 @@ widen_strip(float wide[][2][OPS_MR], const uint32_t *a, int pairs)
     }
 }
 
+/* Half of a pair: the odd element, then the even one. */
+#define FMA_HALF(NV, HALF, WIDENED)                                                                      \
+    for (int v = 0; v < (NV); v++) {                                                                     \
+        __m512i u = _mm512_loadu_si512(at + (size_t)v * bstride);                                        \
+        w[v] = _mm512_castsi512_ps(WIDENED);                                                             \
+    }                                                                                                    \
+    for (int i = 0; i < OPS_MR; i++) {                                                                   \
+        __m512 x = _mm512_set1_ps(wide[p][HALF][i]);                                                     \
+        for (int v = 0; v < (NV); v++)                                                                   \
+            s[i][v] = _mm512_fmadd_ps(x, w[v], s[i][v]);                                                 \
+    }
+
 #define FMA_BODY(NV)                                                                                     \
     const __m512i high = _mm512_set1_epi32((int)0xffff0000U);                                            \
     float wide[WIDE_PAIRS][2][OPS_MR];                                                                   \
-    __m512 s[OPS_MR][NV];                                                                                \
-    for (int i = 0; i < OPS_MR; i++)                                                                     \
-        for (int v = 0; v < (NV); v++)                                                                   \
-            s[i][v] = _mm512_setzero_ps();                                                               \
+    DOT_SUMS(NV)                                                                                         \
     for (int first = 0; first < pairs; first += WIDE_PAIRS) {                                            \
         int n = pairs - first < WIDE_PAIRS ? pairs - first : WIDE_PAIRS;                                 \
         widen_strip(wide, a + (size_t)first * OPS_LANES, n);                                             \
         for (int p = 0; p < n; p++) {                                                                    \
             const uint32_t *at = b + (size_t)(first + p) * OPS_LANES;                                    \
             __m512 w[NV];                                                                                \
-            for (int v = 0; v < (NV); v++)                                                               \
-                w[v] = _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(at + (size_t)v * bstride), high)); \
-            for (int i = 0; i < OPS_MR; i++) {                                                           \
-                __m512 x = _mm512_set1_ps(wide[p][0][i]);                                                \
-                for (int v = 0; v < (NV); v++)                                                           \
-                    s[i][v] = _mm512_fmadd_ps(x, w[v], s[i][v]);                                         \
-            }                                                                                            \
-            for (int v = 0; v < (NV); v++)                                                               \
-                w[v] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(at + (size_t)v * bstride), 16)); \
-            for (int i = 0; i < OPS_MR; i++) {                                                           \
-                __m512 x = _mm512_set1_ps(wide[p][1][i]);                                                \
-                for (int v = 0; v < (NV); v++)                                                           \
-                    s[i][v] = _mm512_fmadd_ps(x, w[v], s[i][v]);                                         \
-            }                                                                                            \
+            FMA_HALF(NV, 0, _mm512_and_si512(u, high))                                                   \
+            FMA_HALF(NV, 1, _mm512_slli_epi32(u, 16))                                                    \
         }                                                                                                \
     }                                                                                                    \
     DOT_STORE(NV)
