@@ -114,9 +114,7 @@ pack_head(void *ctx, int i, int worker)
     for (int p = 0; p < panels_of(a->tokens); p++)
         ops->pack_cols(pk + (size_t)p * OPS_LANES * (size_t)pairs_of(d), k + (size_t)p * OPS_LANES * (size_t)j->ldk,
             (size_t)j->ldk, lanes_left(a->tokens, p), d);
-    for (int p = 0; p < panels_of(d); p++)
-        ops->pack_rows(pv + (size_t)p * OPS_LANES * (size_t)pairs_of(a->tokens), v + p * OPS_LANES, (size_t)j->ldv,
-            a->tokens, lanes_left(d, p));
+    ops->pack_rows(pv, (size_t)OPS_LANES * (size_t)pairs_of(a->tokens), v, (size_t)j->ldv, a->tokens, d);
 }
 
 /* s[keys][ATT_MT] = k q' for the keys and panels of queries that see each other, whole groups of OPS_MR keys. */
@@ -180,13 +178,8 @@ tile_bf16(struct att_job *j, const struct att_range *r, const uint16_t *q, const
     scores(ops, r, s, pk, pq, qp, pairs_of(d));
     ops->softmax_cols(pp, pstride, s, ATT_MT, keys, qp, a->scale, a->softcap, first, end, sum);
     values(ops, r, out, ldo, pp, pstride, qp, pv, a->tokens, d);
-    for (int i = 0; i < r->m; i++) {
-        float inv = 1.0f / sum[i];
-
-        for (int e = 0; e < d; e++)
-            out[(size_t)i * (size_t)ldo + (size_t)e] *= inv;
-        ops->from_f32(o + (size_t)i * (size_t)j->ldo, out + (size_t)i * (size_t)ldo, (size_t)d);
-    }
+    for (int i = 0; i < r->m; i++)
+        ops->scaled(o + (size_t)i * (size_t)j->ldo, out + (size_t)i * (size_t)ldo, 1.0f / sum[i], (size_t)d);
 }
 
 static void

@@ -1,6 +1,6 @@
 /* gemm - matrix products of the forward pass through oneDNN
  *
- * A weight is packed once, in chunks of GEMM_NT output columns, in the layout that oneDNN asks for. A product is cut
+ * A weight is packed once, in chunks of output columns, in the layout that oneDNN asks for. A product is cut
  * into tiles of GEMM_MT rows by one chunk; each tile is one single-threaded oneDNN call, so that results do not
  * depend on the number of threads. Where the processor has no bf16 products, or slower ones than of f32, bf16 is
  * widened and multiplied in f32.
@@ -14,7 +14,8 @@
 #include <omp.h>
 #include <string.h>
 
-enum { GEMM_MT = 256, GEMM_NT = 1024, NLL_MT = 64 };
+/* Up to GEMM_WHOLE columns are one chunk, so that tiles are contiguous in y and nothing is copied. */
+enum { GEMM_MT = 256, GEMM_NT = 1024, GEMM_WHOLE = 2048, NLL_MT = 64 };
 
 #define DNNL_TRY(expr)                                                                                       \
     do {                                                                                                     \
@@ -42,7 +43,7 @@ struct cpu_prim {
 
 struct packed {
     dnnl_data_type_t dt; /* of the product: BF16, or F32 */
-    int              chunks;
+    int              width, chunks; /* columns of a chunk but the last */
     void           **data;
 };
 
@@ -167,11 +168,11 @@ cpu_gemm_close(struct dev *dev)
 }
 
 static int
-chunk_cols(int n, int chunk)
+chunk_cols(const struct packed *pk, int n, int chunk)
 {
-    int left = n - chunk * GEMM_NT;
+    int left = n - chunk * pk->width;
 
-    return left < GEMM_NT ? left : GEMM_NT;
+    return left < pk->width ? left : pk->width;
 }
 
 /* --- packing --- */
@@ -214,9 +215,10 @@ pack_chunk(void *ctx, int chunk, int worker)
 {
     struct pack_job *j = ctx;
     struct cpu *cpu = cpu_of(j->dev);
-    int cols = chunk_cols(j->n, chunk), rc;
-    struct cpu_prim *p = j->prim[cols < GEMM_NT];
-    const char *src = (const char *)j->w + (size_t)chunk * GEMM_NT * (size_t)j->k * (j->pk->dt == dnnl_bf16 ? 2 : 4);
+    int cols = chunk_cols(j->pk, j->n, chunk), rc;
+    struct cpu_prim *p = j->prim[cols < j->pk->width];
+    const char *src = (const char *)j->w +
+        (size_t)chunk * (size_t)j->pk->width * (size_t)j->k * (j->pk->dt == dnnl_bf16 ? 2 : 4);
     dnnl_memory_desc_t from;
 
     omp_set_num_threads(1);
@@ -287,14 +289,15 @@ cpu_weight_pack(struct dev *dev, struct weight **out, const void *w, enum dtype 
     p->k = k;
     p->dt = dt;
     j.pk->dt = dnnl_dt(mul);
-    j.pk->chunks = (n + GEMM_NT - 1) / GEMM_NT;
+    j.pk->width = n <= GEMM_WHOLE ? n : GEMM_NT;
+    j.pk->chunks = (n + j.pk->width - 1) / j.pk->width;
     if ((j.pk->data = mem_zalloc((size_t)j.pk->chunks, sizeof(*j.pk->data))) == NULL)
         goto out;
     for (int last = 0; last < 2; last++) {
-        int cols = last ? chunk_cols(n, j.pk->chunks - 1) : GEMM_NT;
+        int cols = last ? chunk_cols(j.pk, n, j.pk->chunks - 1) : j.pk->width;
         struct shape s = { GEMM_MT, cols, k, j.pk->dt, j.pk->dt, false };
 
-        if ((last || n >= GEMM_NT) && (rc = prim_find(dev, &j.prim[cols < GEMM_NT], &s)) != RC_OK)
+        if ((rc = prim_find(dev, &j.prim[cols < j.pk->width], &s)) != RC_OK)
             goto out;
     }
     if ((rc = convert(w, wdt, dt, mul, (size_t)n * (size_t)k, &tmp, &j.w)) != RC_OK)
@@ -394,7 +397,7 @@ tile_mul(struct mul_job *j, int worker, const struct cpu_prim *p, int row, int c
         x = s + at_x;
         bias = bias != NULL ? s + at_b : NULL;
     }
-    rc = prim_run(j->dev, worker, p, y, x, j->pk->data[col / GEMM_NT], bias, s);
+    rc = prim_run(j->dev, worker, p, y, x, j->pk->data[col / j->pk->width], bias, s);
     if (rc == RC_OK && !direct)
         tile_store(j, y, row, col, (int)m, (int)n, widened && j->ydt == DT_BF16);
     return rc;
@@ -405,10 +408,11 @@ static void
 mul_tile(void *ctx, int tile, int worker)
 {
     struct mul_job *j = ctx;
-    int tiles = (j->rows + j->mt - 1) / j->mt, row = tile % tiles * j->mt, col = tile / tiles * GEMM_NT, rc;
+    int tiles = (j->rows + j->mt - 1) / j->mt, row = tile % tiles * j->mt, width = j->pk->width, rc;
+    int col = tile / tiles * width;
 
     omp_set_num_threads(1);
-    rc = tile_mul(j, worker, j->prim[j->rows - row < j->mt][j->w->n - col < GEMM_NT], row, col);
+    rc = tile_mul(j, worker, j->prim[j->rows - row < j->mt][j->w->n - col < width], row, col);
     if (rc != RC_OK)
         __atomic_store_n(&j->rc, rc, __ATOMIC_RELAXED);
 }
@@ -417,14 +421,14 @@ static int
 mul_prims(struct mul_job *j)
 {
     bool widened = j->dt == DT_BF16 && j->pk->dt == dnnl_f32;
-    int n = j->w->n, k = j->w->k, rc;
+    int n = j->w->n, k = j->w->k, width = j->pk->width, rc;
 
     for (int lr = 0; lr < 2; lr++)
         for (int lc = 0; lc < 2; lc++) {
-            int m = lr ? j->rows % j->mt : j->mt, cols = lc ? n % GEMM_NT : GEMM_NT;
+            int m = lr ? j->rows % j->mt : j->mt, cols = lc ? n % width : width;
             struct shape s = { m, cols, k, j->pk->dt, widened ? dnnl_f32 : dnnl_dt(j->ydt), j->bias != NULL };
 
-            if (m == 0 || cols == 0 || (lr == 0 && j->rows < j->mt) || (lc == 0 && n < GEMM_NT))
+            if (m == 0 || cols == 0 || (lr == 0 && j->rows < j->mt))
                 continue;
             if ((rc = prim_find(j->dev, &j->prim[lr][lc], &s)) != RC_OK)
                 return rc;

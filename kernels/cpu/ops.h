@@ -37,17 +37,17 @@ struct ops {
     /* log sum exp of n values, each T-rounded already. */
     double (*logsumexp)(const float *s, int n, float scale, float softcap);
 
-    /* p[pairs][16] u32 = {x[2p][j], x[2p+1][j]}, j < width <= 16, an odd last row paired with zero: contraction over
-     * rows. Lanes beyond width are zero. */
-    void (*pack_rows)(uint32_t *p, const uint16_t *x, size_t ld, int rows, int width);
+    /* Panels of 16 columns, pstride apart: p[pairs][16] u32 = {x[2p][j], x[2p+1][j]}, j < width, an odd last row paired
+     * with zero: contraction over rows. Lanes beyond width are zero. */
+    void (*pack_rows)(uint32_t *p, size_t pstride, const uint16_t *x, size_t ld, int rows, int width);
     /* p[pairs][16] u32 = {x[r][2p], x[r][2p+1]}, r < rows <= 16, cols even or its last paired with zero. */
     void (*pack_cols)(uint32_t *p, const uint16_t *x, size_t ld, int rows, int cols);
     /* c[OPS_MR][16 nv] (row stride ldc) = or += sum over pairs of a[p][0..7] b[p][..]: within a pair first the odd
      * element by fma, then the even one, as vdpbf16ps does. b panels are bstride u32 apart. */
     void (*dot)(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add);
-    /* acc[j] += rne(c[j] / (ui u[j])) (ui u[j]), all factors powers of two, and the same of d, unless it is NULL. Exact
-     * while |sum| < 2^51 units. */
-    void (*grid_add)(double *acc, const float *c, const float *d, int n, double ui, const double *u);
+    /* acc[j] += rne(c[j] / (ui u[j])) (ui u[j]) for each of so many c, cstride apart; all factors are powers of two.
+     * Exact while |sum| < 2^51 units. */
+    void (*grid_add)(double *acc, const float *c, size_t cstride, int count, int n, double ui, const double *u);
 
     /* sums[2] = |xf - x|^2, |xf|^2 of n values, in f32 over DISTANCE_PART of them, then in f64. */
     void (*distance)(double *sums, const void *x, const void *xf, enum dtype dt, size_t n);
@@ -59,6 +59,7 @@ struct ops {
 
     void (*to_f32)(float *y, const uint16_t *x, size_t n);
     void (*from_f32)(uint16_t *y, const float *x, size_t n);
+    void (*scaled)(uint16_t *y, const float *x, float by, size_t n); /* bf16 of x by */
 };
 
 /* avx512_fma: AVX-512 with bf16, but products of pairs by f32 multiply-adds. */

@@ -1,7 +1,8 @@
 /* ops_impl - included by ops_*.c, which choose the instruction set by their compiler flags and define
  *
  *     OPS_TABLE, OPS_NAME    the table's symbol and name
- *     ops_dot, ops_pack_cols, softmax_panel, silu_mul_bf    by ops_plain.h or ops_vectors.h
+ *     ops_dot, ops_pack_rows, ops_pack_cols, ops_grid_add, ops_scaled, softmax_panel, silu_mul_bf
+ *                            by ops_plain.h or ops_vectors.h
  *
  * Plain C that compilers vectorise over the fixed lanes.
  */
@@ -233,42 +234,6 @@ ops_logsumexp(const float *s, int n, float scale, float softcap)
     return (double)m + log(sum);
 }
 
-/* --- bf16 products --- */
-
-static void
-ops_pack_rows(uint32_t *p, const uint16_t *x, size_t ld, int rows, int width)
-{
-    for (int r = 0; r < rows; r += 2, p += OPS_LANES) {
-        const uint16_t *lo = x + (size_t)r * ld, *hi = lo + ld;
-
-        if (r + 1 < rows && width == OPS_LANES) {
-            for (int j = 0; j < OPS_LANES; j++)
-                p[j] = (uint32_t)lo[j] | (uint32_t)hi[j] << 16;
-            continue;
-        }
-        for (int j = 0; j < OPS_LANES; j++)
-            p[j] = j >= width ? 0 : (uint32_t)lo[j] | (r + 1 < rows ? (uint32_t)hi[j] << 16 : 0);
-    }
-}
-
-/* c / unit + 1.5 2^52 rounds to an integer; all factors are powers of two, so only that addition rounds. */
-static void
-ops_grid_add(double *acc, const float *c, const float *d, int n, double ui, const double *u)
-{
-    if (d == NULL)
-        for (int j = 0; j < n; j++) {
-            double magic = 6755399441055744.0 * (ui * u[j]);
-
-            acc[j] += ((double)c[j] + magic) - magic;
-        }
-    else
-        for (int j = 0; j < n; j++) {
-            double magic = 6755399441055744.0 * (ui * u[j]);
-
-            acc[j] += (((double)c[j] + magic) - magic) + (((double)d[j] + magic) - magic);
-        }
-}
-
 /* --- distances --- */
 
 /* n: at most DISTANCE_PART */
@@ -353,7 +318,7 @@ ops_round_act(float *x, int n, const struct qspec *spec, float step, float zero)
         .softmax = ops_softmax, .softmax_cols = ops_softmax_cols, .logsumexp = ops_logsumexp,            \
         .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols, .dot = (DOT), .grid_add = ops_grid_add,  \
         .distance = ops_distance, .range = ops_range, .round_act = ops_round_act,                        \
-        .to_f32 = ops_to_f32, .from_f32 = ops_from_f32,                                                  \
+        .to_f32 = ops_to_f32, .from_f32 = ops_from_f32, .scaled = ops_scaled,                            \
     }
 
 const struct ops OPS_TABLE = OPS_ROW(OPS_NAME, ops_dot);

@@ -33,6 +33,9 @@ exp_f(float x)
     return x < -87.0f ? 0.0f : p;
 }
 
+/* c / unit + 1.5 2^52 rounds to an integer; all factors of a grid are powers of two, so only that addition rounds. */
+#define GRID_MAGIC 6755399441055744.0
+
 /* To bf16 as the processor's instruction does it: denormal values become zero. */
 static inline uint16_t
 narrow(float x)

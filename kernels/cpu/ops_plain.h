@@ -45,6 +45,42 @@ ops_dot(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride,
 }
 
 static void
+ops_pack_rows(uint32_t *p, size_t pstride, const uint16_t *x, size_t ld, int rows, int width)
+{
+    for (int c = 0; c < width; c += OPS_LANES, p += pstride)
+        for (int r = 0; r < rows; r += 2) {
+            const uint16_t *lo = x + (size_t)r * ld + c, *hi = lo + ld;
+            uint32_t *to = p + r / 2 * OPS_LANES;
+
+            if (r + 1 < rows && c + OPS_LANES <= width) {
+                for (int j = 0; j < OPS_LANES; j++)
+                    to[j] = (uint32_t)lo[j] | (uint32_t)hi[j] << 16;
+                continue;
+            }
+            for (int j = 0; j < OPS_LANES; j++)
+                to[j] = c + j >= width ? 0 : (uint32_t)lo[j] | (r + 1 < rows ? (uint32_t)hi[j] << 16 : 0);
+        }
+}
+
+static void
+ops_grid_add(double *acc, const float *c, size_t cstride, int count, int n, double ui, const double *u)
+{
+    for (int k = 0; k < count; k++, c += cstride)
+        for (int j = 0; j < n; j++) {
+            double magic = GRID_MAGIC * (ui * u[j]);
+
+            acc[j] += ((double)c[j] + magic) - magic;
+        }
+}
+
+static void
+ops_scaled(uint16_t *y, const float *x, float by, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = bf16_from_f32(x[i] * by);
+}
+
+static void
 silu_mul_bf(uint16_t *y, const uint16_t *g, const uint16_t *u, size_t n)
 {
     for (size_t i = 0; i < n; i++)

@@ -4,18 +4,24 @@
 #include <immintrin.h>
 #include <math.h>
 
+/* Loops over sums are unrolled whole, or else the compiler has them on the stack before and after that over pairs. */
+#define EACH_ROW _Pragma("GCC unroll 8") for (int i = 0; i < OPS_MR; i++)
+#define EACH_PANEL(NV) _Pragma("GCC unroll 3") for (int v = 0; v < (NV); v++)
+
 #define DOT_SUMS(NV)                                                                                     \
     __m512 s[OPS_MR][NV];                                                                                \
-    for (int i = 0; i < OPS_MR; i++)                                                                     \
-        for (int v = 0; v < (NV); v++)                                                                   \
+    EACH_ROW                                                                                             \
+        EACH_PANEL(NV)                                                                                   \
             s[i][v] = _mm512_setzero_ps();
 
 #define DOT_STORE(NV)                                                                                    \
-    for (int i = 0; i < OPS_MR; i++)                                                                     \
-        for (int v = 0; v < (NV); v++) {                                                                 \
-            float *out = c + (size_t)i * (size_t)ldc + v * OPS_LANES;                                    \
-            _mm512_storeu_ps(out, add ? _mm512_add_ps(_mm512_loadu_ps(out), s[i][v]) : s[i][v]);         \
-        }
+    if (add)                                                                                             \
+        EACH_ROW                                                                                         \
+            EACH_PANEL(NV)                                                                               \
+                s[i][v] = _mm512_add_ps(_mm512_loadu_ps(c + (size_t)i * (size_t)ldc + v * OPS_LANES), s[i][v]); \
+    EACH_ROW                                                                                             \
+        EACH_PANEL(NV)                                                                                   \
+            _mm512_storeu_ps(c + (size_t)i * (size_t)ldc + v * OPS_LANES, s[i][v]);
 
 /* 8 rows by 16 NV columns: 8 NV accumulators in registers, one broadcast of a for NV products. */
 #define DOT_BODY(NV)                                                                                     \
@@ -104,6 +110,51 @@ ops_dot_fma(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstr
     by_panels[nv - 1](c, ldc, a, b, bstride, pairs, add);
 }
 
+/* A row pair of all panels at a time, so that a line of x is read once, and rows further on are asked for. */
+static void
+ops_pack_rows(uint32_t *p, size_t pstride, const uint16_t *x, size_t ld, int rows, int width)
+{
+    enum { AHEAD = 16, LINE = 32 /* values */ };
+
+    for (int r = 0; r < rows; r += 2, p += OPS_LANES) {
+        const uint16_t *lo = x + (size_t)r * ld, *hi = lo + ld;
+        uint32_t *to = p;
+
+        for (int c = 0; c < width && r + AHEAD + 1 < rows; c += LINE) {
+            __builtin_prefetch(lo + AHEAD * ld + c);
+            __builtin_prefetch(hi + AHEAD * ld + c);
+        }
+        for (int c = 0; c < width; c += OPS_LANES, to += pstride) {
+            __mmask16 m = width - c < OPS_LANES ? (__mmask16)((1u << (width - c)) - 1) : 0xffff;
+            __m512i v = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, lo + c));
+
+            if (r + 1 < rows)
+                v = _mm512_or_si512(v,
+                    _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, hi + c)), 16));
+            _mm512_storeu_si512(to, v);
+        }
+    }
+}
+
+static void
+ops_grid_add(double *acc, const float *c, size_t cstride, int count, int n, double ui, const double *u)
+{
+    const __m512d unit = _mm512_set1_pd(ui), magic = _mm512_set1_pd(GRID_MAGIC);
+
+    for (int j = 0; j < n; j += 8) {
+        __mmask8 some8 = n - j < 8 ? (__mmask8)((1u << (n - j)) - 1) : 0xff;
+        __m512d big = _mm512_mul_pd(magic, _mm512_mul_pd(unit, _mm512_maskz_loadu_pd(some8, u + j)));
+        __m512d sum = _mm512_maskz_loadu_pd(some8, acc + j);
+
+        for (int k = 0; k < count; k++) {
+            __m512d v = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(some8, c + (size_t)k * cstride + j));
+
+            sum = _mm512_add_pd(sum, _mm512_sub_pd(_mm512_add_pd(v, big), big));
+        }
+        _mm512_mask_storeu_pd(acc + j, some8, sum);
+    }
+}
+
 /* exp_f */
 static inline __m512
 exp_v(__m512 x)
@@ -153,6 +204,28 @@ static inline void
 store_v(__mmask16 m, uint16_t *x, __m512 v)
 {
     _mm256_mask_storeu_epi16(x, m, narrow_v(v));
+}
+
+/* bf16_from_f32: denormal values stay, which those of narrow_v do not. */
+static inline __m256i
+bf16_v(__m512 x)
+{
+    const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x400000);
+    __m512i u = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), one);
+    __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(half, odd));
+
+    r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), u, quiet);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
+}
+
+static void
+ops_scaled(uint16_t *y, const float *x, float by, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 m = some(n - i);
+
+        _mm256_mask_storeu_epi16(y + i, m, bf16_v(_mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_set1_ps(by))));
+    }
 }
 
 static inline __m512

@@ -19,7 +19,8 @@
 #include <string.h>
 
 enum { SYRK_KC = 128, SYRK_PANELS = 16, SYRK_COLS = OPS_NV_MAX * OPS_LANES, SYRK_F32 = 128, COLSQ_COLS = 64,
-    SYRK_CHUNKS = 2, FETCH_ROWS = OPS_MR / (HESS_CHUNK / 2 / SYRK_KC) /* while a chain is computed */
+    SYRK_CHUNKS = 2, PACK_PANELS = 4 /* whole lines of x */,
+    FETCH_ROWS = OPS_MR / (HESS_CHUNK / 2 / SYRK_KC) /* while a chain is computed */
 };
 
 struct syrk_job {
@@ -53,23 +54,31 @@ chunk_pairs(const struct syrk_job *j, int chunk)
     return (chunk_rows(j, chunk) + 1) / 2;
 }
 
-/* Panels of x of each chunk, then those of left. */
+static int
+pack_tasks(const struct syrk_job *j)
+{
+    return (j->panels + PACK_PANELS - 1) / PACK_PANELS;
+}
+
+/* Panels of x of each chunk, then those of left, PACK_PANELS at a time. */
 static void
-pack_panel(void *ctx, int at, int worker)
+pack_panels(void *ctx, int at, int worker)
 {
     struct syrk_job *j = ctx;
-    int chunks = chunk_count(j), panel = at % j->panels, chunk = at / j->panels % chunks;
-    bool right = at < chunks * j->panels;
+    int chunks = chunk_count(j), panel = at % pack_tasks(j) * PACK_PANELS, chunk = at / pack_tasks(j) % chunks;
+    bool right = at < chunks * pack_tasks(j);
     const uint16_t *x = (right ? j->x : j->left) + (size_t)chunk * HESS_CHUNK * (size_t)j->n;
-    int col = panel * OPS_LANES, width = j->n - col < OPS_LANES ? j->n - col : OPS_LANES;
+    int end = panel + PACK_PANELS < j->panels ? panel + PACK_PANELS : j->panels, col = panel * OPS_LANES;
+    int left = j->n - col, width = left < PACK_PANELS * OPS_LANES ? left : PACK_PANELS * OPS_LANES;
     size_t stride = (size_t)chunk_pairs(j, chunk) * OPS_LANES;
     uint32_t *p = (right ? j->p : j->pl) + (size_t)chunk * j->words + (size_t)panel * stride;
 
     (void)worker;
-    if (width <= 0)
-        memset(p, 0, stride * sizeof(*p));
-    else
-        cpu_of(j->dev)->ops->pack_rows(p, x + col, (size_t)j->n, chunk_rows(j, chunk), width);
+    if (width > 0)
+        cpu_of(j->dev)->ops->pack_rows(p, stride, x + col, (size_t)j->n, chunk_rows(j, chunk), width);
+    for (int i = panel; i < end; i++)
+        if (i * OPS_LANES >= j->n)
+            memset(p + (size_t)(i - panel) * stride, 0, stride * sizeof(*p));
 }
 
 static double *
@@ -134,7 +143,7 @@ micro(const struct syrk_job *j, int i0, int j0)
         size_t at = (size_t)(i - i0) * SYRK_COLS;
 
         if (cols > 0)
-            cpu_of(j->dev)->ops->grid_add(acc_row(j, i) + j0, c[0] + at, chunks > 1 ? c[1] + at : NULL, cols, j->ul[i],
+            cpu_of(j->dev)->ops->grid_add(acc_row(j, i) + j0, c[0] + at, OPS_MR * SYRK_COLS, chunks, cols, j->ul[i],
                 j->u + j0);
     }
 }
@@ -164,7 +173,7 @@ f32_tile(void *ctx, int tile, int worker)
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, cols, j->rows, 1.0f, j->leftf + i0, j->n, j->xf, j->n, 0.0f,
         c, cols);
     for (int i = i0; i < i0 + m; i++)
-        cpu_of(j->dev)->ops->grid_add(acc_row(j, i), c + (size_t)(i - i0) * (size_t)cols, NULL, row_cols(j, i, 0),
+        cpu_of(j->dev)->ops->grid_add(acc_row(j, i), c + (size_t)(i - i0) * (size_t)cols, 0, 1, row_cols(j, i, 0),
             j->ul[i], j->u);
 }
 
@@ -185,7 +194,7 @@ syrk_bf16(struct syrk_job *j, const uint16_t *left, const uint16_t *x, int rows)
         j->rows = rows - r < SYRK_CHUNKS * HESS_CHUNK ? rows - r : SYRK_CHUNKS * HESS_CHUNK;
         j->x = x + (size_t)r * (size_t)j->n;
         j->left = left != NULL ? left + (size_t)r * (size_t)j->n : NULL;
-        pool_run(j->dev->pool, sides * chunk_count(j) * j->panels, pack_panel, j);
+        pool_run(j->dev->pool, sides * chunk_count(j) * pack_tasks(j), pack_panels, j);
         pool_run(j->dev->pool, row_tiles * j->col_tiles, syrk_tile, j);
     }
     mem_free(j->p);

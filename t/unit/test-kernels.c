@@ -489,6 +489,54 @@ test_softmax_cols_same_bits(void **state)
     }
 }
 
+/* What surrounds products: panels, whole and not, sums on a grid, values scaled to bf16 with NaN and denormal ones. */
+static void
+test_product_ends_same_bits(void **state)
+{
+    enum { ROWS = 37, COLS = 75, PANELS = (COLS + OPS_LANES - 1) / OPS_LANES, PAIRS = (ROWS + 1) / 2, COUNT = 3 };
+    const struct ops *tables[] = { &ops_avx2, &ops_avx512 };
+    static uint32_t want[PANELS * PAIRS * OPS_LANES], got[PANELS * PAIRS * OPS_LANES];
+    static float c[COUNT * COLS];
+    uint16_t x[ROWS * COLS], y[COLS], z[COLS];
+    double sum[COLS], acc[COLS], u[COLS], exact;
+
+    (void)state;
+    if (!has_avx512())
+        skip();
+    for (int i = 0; i < ROWS * COLS; i++)
+        x[i] = (uint16_t)(uniform() * 32000);
+    for (int i = 0; i < COUNT * COLS; i++)
+        c[i] = i % 11 == 0 ? NAN : i % 7 == 0 ? uniform() * 0x1p-126f : uniform() * 100;
+    for (int i = 0; i < COLS; i++)
+        u[i] = ldexp(1, -i % 13);
+    for (int t = 0; t < 2; t++) {
+        for (int width = 1; width <= COLS; width += 37) {
+            ops_c.pack_rows(want, PAIRS * OPS_LANES, x, COLS, ROWS, width);
+            tables[t]->pack_rows(got, PAIRS * OPS_LANES, x, COLS, ROWS, width);
+            assert_memory_equal(want, got, (size_t)((width + OPS_LANES - 1) / OPS_LANES) * PAIRS * OPS_LANES * 4);
+        }
+        ops_c.scaled(y, c, 0.7f, COLS);
+        tables[t]->scaled(z, c, 0.7f, COLS);
+        assert_memory_equal(y, z, sizeof(y));
+    }
+    for (int i = 0; i < COUNT * COLS; i++)
+        c[i] = uniform() * 100;
+    for (int t = 0; t < 2; t++) {
+        memset(sum, 0, sizeof(sum));
+        memset(acc, 0, sizeof(acc));
+        ops_c.grid_add(sum, c, COLS, COUNT, COLS - 2, 0x1p-10, u);
+        tables[t]->grid_add(acc, c, COLS, COUNT, COLS - 2, 0x1p-10, u);
+        assert_memory_equal(sum, acc, sizeof(sum));
+        assert_true(acc[COLS - 2] == 0 && acc[COLS - 1] == 0);
+    }
+    for (int i = 0; i < COLS - 2; i++) {
+        exact = 0;
+        for (int k = 0; k < COUNT; k++)
+            exact += rint((double)c[k * COLS + i] / (0x1p-10 * u[i])) * (0x1p-10 * u[i]);
+        assert_true(sum[i] == exact);
+    }
+}
+
 static void
 test_backend_find(void **state)
 {
@@ -513,6 +561,7 @@ main(void)
         cmocka_unit_test(test_cross),
         cmocka_unit_test(test_dot_same_bits), cmocka_unit_test(test_ops_same_bits),
         cmocka_unit_test(test_softmax_cols_same_bits), cmocka_unit_test(test_bf16_rows_same_bits),
+        cmocka_unit_test(test_product_ends_same_bits),
         cmocka_unit_test(test_backend_find),
     };
 
