@@ -203,7 +203,7 @@ begin(struct calib *c, int step)
 }
 
 /* Emits block i at every point of a step of several, while it goes on from point to point. keep: where it arrives
- * becomes its state; else that stays. The original's arrives for good. */
+ * becomes its state; else that stays, and it does not go beyond the last input. The original's arrives for good. */
 static int
 capture_block(struct calib *c, int step, int i, bool keep)
 {
@@ -211,10 +211,13 @@ capture_block(struct calib *c, int step, int i, bool keep)
     struct fwd_block tmp = { 0 }, *b = keep ? &c->blocks[i] : &tmp;
     int rc = keep ? RC_OK : original_copy(&c->fwd, &tmp, &c->blocks[i]);
 
-    for (int p = s->first_point; p < s->end_point && rc == RC_OK; p++)
-        if ((rc = emit(c, step, i, b, original_block(c, i))) == RC_OK && (rc = fwd_step(&c->fwd, b)) == RC_OK &&
-            c->original.on)
+    for (int p = s->first_point; p < s->end_point && rc == RC_OK; p++) {
+        rc = emit(c, step, i, b, original_block(c, i));
+        if (rc == RC_OK && (keep || p + 1 < s->end_point))
+            rc = fwd_step(&c->fwd, b);
+        if (rc == RC_OK && c->original.on)
             rc = original_step(&c->original, &c->original.blocks[i]);
+    }
     fwd_block_free(&tmp);
     return rc;
 }

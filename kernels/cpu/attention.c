@@ -4,7 +4,8 @@
  * one head of one sequence. Scores are k q', a column for each query, so that softmax runs down columns and no lane
  * meets another, and the exponentials, rounded to bf16, are at once the packed operand of the product with v; both have
  * f32 sums. The result is divided by the sum of the exponentials as they were before rounding. What no query of 16
- * sees is not computed.
+ * sees is not computed. With eager, scores and the exponentials divided by their sum are rounded instead, as by a model
+ * that materialises them (transformers' eager attention, and with it LLM Compressor while it calibrates).
  *
  * f32: two library products a tile.
  */
@@ -176,10 +177,14 @@ tile_bf16(struct att_job *j, const struct att_range *r, const uint16_t *q, const
         end[i] = r->q0 + row + 1 - r->lo;
     }
     scores(ops, r, s, pk, pq, qp, pairs_of(d));
-    ops->softmax_cols(pp, pstride, s, ATT_MT, keys, qp, a->scale, a->softcap, first, end, sum);
+    if (a->eager)
+        ops->eager_cols(pp, pstride, s, ATT_MT, keys, qp, a->scale, a->softcap, first, end);
+    else
+        ops->softmax_cols(pp, pstride, s, ATT_MT, keys, qp, a->scale, a->softcap, first, end, sum);
     values(ops, r, out, ldo, pp, pstride, qp, pv, a->tokens, d);
     for (int i = 0; i < r->m; i++)
-        ops->scaled(o + (size_t)i * (size_t)j->ldo, out + (size_t)i * (size_t)ldo, 1.0f / sum[i], (size_t)d);
+        ops->scaled(o + (size_t)i * (size_t)j->ldo, out + (size_t)i * (size_t)ldo, a->eager ? 1.0f : 1.0f / sum[i],
+            (size_t)d);
 }
 
 static void
@@ -239,8 +244,6 @@ cpu_attention(struct dev *dev, void *o, const void *q, int ldq, const void *k, i
         .ldo = a->heads * a->head_dim, .qtiles = (a->tokens + ATT_MT - 1) / ATT_MT, .bf16 = dt == DT_BF16 };
     int heads = rows / a->tokens * a->kv_heads;
 
-    if (a->eager && j.bf16)
-        return cpu_attention_eager(dev, o, q, ldq, k, ldk, v, ldv, rows, a);
     for (int w = 0; w < pool_threads(dev->pool); w++)
         if (cpu_scratch(dev, w, scratch_bytes(a, j.bf16)) == NULL)
             return RC_OS;

@@ -46,9 +46,6 @@ int  cpu_nll(struct dev *dev, double *nll, const void *h, enum dtype dt, int row
 
 int cpu_attention(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v, int ldv,
     enum dtype dt, int rows, const struct attn_args *a);
-
-int cpu_attention_eager(struct dev *dev, void *o, const void *q, int ldq, const void *k, int ldk, const void *v,
-    int ldv, int rows, const struct attn_args *a); /* of bf16 */
 int cpu_range(struct dev *dev, float *range, const void *x, enum dtype dt, int rows, int n, int parts);
 int cpu_round_act(struct dev *dev, void *y, const void *x, enum dtype dt, int rows, int n, const struct rounding *r);
 

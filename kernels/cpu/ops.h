@@ -34,6 +34,10 @@ struct ops {
      * one; sum[c] is that of the exponentials before rounding: two chains, of even and odd keys, in each 128 keys. */
     void (*softmax_cols)(uint32_t *p, size_t pstride, float *s, int ld, int keys, int nv, float scale, float softcap,
         const int32_t *first, const int32_t *end, float *sum);
+    /* The same panels as a model that materialises its scores rounds them: T(e / sum e), x = T(T(s) scale), and with a
+     * softcap T(T(tanh T(x / softcap)) softcap). Values whose bf16 would be denormal become 0. s is spoilt. */
+    void (*eager_cols)(uint32_t *p, size_t pstride, float *s, int ld, int keys, int nv, float scale, float softcap,
+        const int32_t *first, const int32_t *end);
     /* log sum exp of n values, each T-rounded already. */
     double (*logsumexp)(const float *s, int n, float scale, float softcap);
 

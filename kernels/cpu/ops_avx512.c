@@ -1,5 +1,6 @@
 /* ops_avx512 - inner loops for AVX-512 with bf16 dot products (compiled with those flags) */
 #include "ops.h"
+#include "ops_products.h"
 #include "ops_vectors.h"
 
 #define OPS_TABLE ops_avx512

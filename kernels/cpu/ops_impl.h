@@ -1,8 +1,8 @@
 /* ops_impl - included by ops_*.c, which choose the instruction set by their compiler flags and define
  *
  *     OPS_TABLE, OPS_NAME    the table's symbol and name
- *     ops_dot, ops_pack_rows, ops_pack_cols, ops_grid_add, ops_scaled, softmax_panel, silu_mul_bf
- *                            by ops_plain.h or ops_vectors.h
+ *     ops_dot, ops_pack_rows, ops_pack_cols, ops_grid_add, ops_scaled, softmax_panel, eager_panel, silu_mul_bf
+ *                            by ops_plain.h, or ops_vectors.h and ops_products.h
  *
  * Plain C that compilers vectorise over the fixed lanes.
  */
@@ -206,6 +206,25 @@ ops_softmax_cols(uint32_t *p, size_t pstride, float *s, int ld, int keys, int nv
             end + v * OPS_LANES, sum + v * OPS_LANES);
 }
 
+static float
+eager_score(float s, float scale, float softcap)
+{
+    s = narrow_round(narrow_round(s) * scale);
+    return narrow_round(narrow_round(tanhf(narrow_round(s / softcap))) * softcap);
+}
+
+static void
+ops_eager_cols(uint32_t *p, size_t pstride, float *s, int ld, int keys, int nv, float scale, float softcap,
+    const int32_t *first, const int32_t *end)
+{
+    for (int k = 0; softcap != 0.0f && k < keys; k++)
+        for (int i = 0; i < nv * OPS_LANES; i++)
+            s[k * ld + i] = eager_score(s[k * ld + i], scale, softcap);
+    for (int v = 0; v < nv; v++) /* a score is rounded already by then if it was capped */
+        eager_panel(p + (size_t)v * pstride, s + v * OPS_LANES, ld, keys, softcap != 0.0f ? 1.0f : scale,
+            first + v * OPS_LANES, end + v * OPS_LANES);
+}
+
 static double
 ops_logsumexp(const float *s, int n, float scale, float softcap)
 {
@@ -315,7 +334,8 @@ ops_round_act(float *x, int n, const struct qspec *spec, float step, float zero)
 #define OPS_ROW(ISA, DOT)                                                                                \
     {                                                                                                    \
         .name = (ISA), .rmsnorm = ops_rmsnorm, .rope = ops_rope, .act_mul = ops_act_mul, .add = ops_add, \
-        .softmax = ops_softmax, .softmax_cols = ops_softmax_cols, .logsumexp = ops_logsumexp,            \
+        .softmax = ops_softmax, .softmax_cols = ops_softmax_cols, .eager_cols = ops_eager_cols,           \
+        .logsumexp = ops_logsumexp,                                                                      \
         .pack_rows = ops_pack_rows, .pack_cols = ops_pack_cols, .dot = (DOT), .grid_add = ops_grid_add,  \
         .distance = ops_distance, .range = ops_range, .round_act = ops_round_act,                        \
         .to_f32 = ops_to_f32, .from_f32 = ops_from_f32, .scaled = ops_scaled,                            \

@@ -125,6 +125,39 @@ softmax_panel(uint32_t *p, const float *s, int ld, int keys, float scale, const 
     }
 }
 
+/* The same with every value rounded. */
+static void
+eager_panel(uint32_t *p, float *s, int ld, int keys, float scale, const int32_t *first, const int32_t *end)
+{
+    float m[OPS_LANES], sum[OPS_LANES] = { 0 };
+
+    for (int l = 0; l < OPS_LANES; l++)
+        m[l] = -INFINITY;
+    for (int k = 0; k < keys; k++)
+        for (int l = 0; l < OPS_LANES; l++) {
+            float x = narrow_round(narrow_round(s[k * ld + l]) * scale);
+
+            x = k >= first[l] && k < end[l] ? x : -INFINITY;
+            s[k * ld + l] = x;
+            m[l] = x > m[l] ? x : m[l];
+        }
+    for (int k0 = 0; k0 < keys; k0 += SOFTMAX_KEYS) {
+        float part[2][OPS_LANES] = { { 0 } };
+
+        for (int k = k0; k < k0 + SOFTMAX_KEYS && k < keys; k++)
+            for (int l = 0; l < OPS_LANES; l++) {
+                s[k * ld + l] = exp_f(s[k * ld + l] - m[l]);
+                part[k & 1][l] += s[k * ld + l];
+            }
+        for (int l = 0; l < OPS_LANES; l++)
+            sum[l] += part[0][l] + part[1][l];
+    }
+    for (int k = 0; k < keys; k += 2, p += OPS_LANES)
+        for (int l = 0; l < OPS_LANES; l++)
+            p[l] = (uint32_t)narrow(s[k * ld + l] / sum[l]) |
+                (k + 1 < keys ? (uint32_t)narrow(s[(k + 1) * ld + l] / sum[l]) << 16 : 0);
+}
+
 static void
 ops_pack_cols(uint32_t *p, const uint16_t *x, size_t ld, int rows, int cols)
 {

@@ -4,157 +4,6 @@
 #include <immintrin.h>
 #include <math.h>
 
-/* Loops over sums are unrolled whole, or else the compiler has them on the stack before and after that over pairs. */
-#define EACH_ROW _Pragma("GCC unroll 8") for (int i = 0; i < OPS_MR; i++)
-#define EACH_PANEL(NV) _Pragma("GCC unroll 3") for (int v = 0; v < (NV); v++)
-
-#define DOT_SUMS(NV)                                                                                     \
-    __m512 s[OPS_MR][NV];                                                                                \
-    EACH_ROW                                                                                             \
-        EACH_PANEL(NV)                                                                                   \
-            s[i][v] = _mm512_setzero_ps();
-
-#define DOT_STORE(NV)                                                                                    \
-    if (add)                                                                                             \
-        EACH_ROW                                                                                         \
-            EACH_PANEL(NV)                                                                               \
-                s[i][v] = _mm512_add_ps(_mm512_loadu_ps(c + (size_t)i * (size_t)ldc + v * OPS_LANES), s[i][v]); \
-    EACH_ROW                                                                                             \
-        EACH_PANEL(NV)                                                                                   \
-            _mm512_storeu_ps(c + (size_t)i * (size_t)ldc + v * OPS_LANES, s[i][v]);
-
-/* 8 rows by 16 NV columns: 8 NV accumulators in registers, one broadcast of a for NV products. */
-#define DOT_BODY(NV)                                                                                     \
-    DOT_SUMS(NV)                                                                                         \
-    for (int p = 0; p < pairs; p++) {                                                                    \
-        __m512bh bv[NV];                                                                                 \
-        for (int v = 0; v < (NV); v++)                                                                   \
-            bv[v] = (__m512bh)_mm512_loadu_si512(b + (size_t)v * bstride + (size_t)p * OPS_LANES);       \
-        for (int i = 0; i < OPS_MR; i++) {                                                               \
-            __m512bh av = (__m512bh)_mm512_set1_epi32((int)a[p * OPS_LANES + i]);                        \
-            for (int v = 0; v < (NV); v++)                                                               \
-                s[i][v] = _mm512_dpbf16_ps(s[i][v], av, bv[v]);                                          \
-        }                                                                                                \
-    }                                                                                                    \
-    DOT_STORE(NV)
-
-/* The same operations by f32 multiply-adds, where those of pairs are slower. a is widened once for all columns. */
-enum { WIDE_PAIRS = 128 };
-
-static inline void
-widen_strip(float wide[][2][OPS_MR], const uint32_t *a, int pairs)
-{
-    const __m256i high = _mm256_set1_epi32((int)0xffff0000U);
-
-    for (int p = 0; p < pairs; p++) {
-        __m256i u = _mm256_loadu_si256((const __m256i *)(const void *)(a + (size_t)p * OPS_LANES));
-
-        _mm256_storeu_ps(wide[p][0], _mm256_castsi256_ps(_mm256_and_si256(u, high)));
-        _mm256_storeu_ps(wide[p][1], _mm256_castsi256_ps(_mm256_slli_epi32(u, 16)));
-    }
-}
-
-/* Half of a pair: the odd element, then the even one. */
-#define FMA_HALF(NV, HALF, WIDENED)                                                                      \
-    for (int v = 0; v < (NV); v++) {                                                                     \
-        __m512i u = _mm512_loadu_si512(at + (size_t)v * bstride);                                        \
-        w[v] = _mm512_castsi512_ps(WIDENED);                                                             \
-    }                                                                                                    \
-    for (int i = 0; i < OPS_MR; i++) {                                                                   \
-        __m512 x = _mm512_set1_ps(wide[p][HALF][i]);                                                     \
-        for (int v = 0; v < (NV); v++)                                                                   \
-            s[i][v] = _mm512_fmadd_ps(x, w[v], s[i][v]);                                                 \
-    }
-
-#define FMA_BODY(NV)                                                                                     \
-    const __m512i high = _mm512_set1_epi32((int)0xffff0000U);                                            \
-    float wide[WIDE_PAIRS][2][OPS_MR];                                                                   \
-    DOT_SUMS(NV)                                                                                         \
-    for (int first = 0; first < pairs; first += WIDE_PAIRS) {                                            \
-        int n = pairs - first < WIDE_PAIRS ? pairs - first : WIDE_PAIRS;                                 \
-        widen_strip(wide, a + (size_t)first * OPS_LANES, n);                                             \
-        for (int p = 0; p < n; p++) {                                                                    \
-            const uint32_t *at = b + (size_t)(first + p) * OPS_LANES;                                    \
-            __m512 w[NV];                                                                                \
-            FMA_HALF(NV, 0, _mm512_and_si512(u, high))                                                   \
-            FMA_HALF(NV, 1, _mm512_slli_epi32(u, 16))                                                    \
-        }                                                                                                \
-    }                                                                                                    \
-    DOT_STORE(NV)
-
-#define DOT_ARGS \
-    float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, bool add
-
-static void dot1(DOT_ARGS) { DOT_BODY(1) }
-static void dot2(DOT_ARGS) { DOT_BODY(2) }
-static void dot3(DOT_ARGS) { DOT_BODY(3) }
-static void fma1(DOT_ARGS) { FMA_BODY(1) }
-static void fma2(DOT_ARGS) { FMA_BODY(2) }
-static void fma3(DOT_ARGS) { FMA_BODY(3) }
-
-typedef void dot_fn(DOT_ARGS);
-
-static void
-ops_dot(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add)
-{
-    static dot_fn *const by_panels[OPS_NV_MAX] = { dot1, dot2, dot3 };
-
-    by_panels[nv - 1](c, ldc, a, b, bstride, pairs, add);
-}
-
-static void
-ops_dot_fma(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add)
-{
-    static dot_fn *const by_panels[OPS_NV_MAX] = { fma1, fma2, fma3 };
-
-    by_panels[nv - 1](c, ldc, a, b, bstride, pairs, add);
-}
-
-/* A row pair of all panels at a time, so that a line of x is read once, and rows further on are asked for. */
-static void
-ops_pack_rows(uint32_t *p, size_t pstride, const uint16_t *x, size_t ld, int rows, int width)
-{
-    enum { AHEAD = 16, LINE = 32 /* values */ };
-
-    for (int r = 0; r < rows; r += 2, p += OPS_LANES) {
-        const uint16_t *lo = x + (size_t)r * ld, *hi = lo + ld;
-        uint32_t *to = p;
-
-        for (int c = 0; c < width && r + AHEAD + 1 < rows; c += LINE) {
-            __builtin_prefetch(lo + AHEAD * ld + c);
-            __builtin_prefetch(hi + AHEAD * ld + c);
-        }
-        for (int c = 0; c < width; c += OPS_LANES, to += pstride) {
-            __mmask16 m = width - c < OPS_LANES ? (__mmask16)((1u << (width - c)) - 1) : 0xffff;
-            __m512i v = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, lo + c));
-
-            if (r + 1 < rows)
-                v = _mm512_or_si512(v,
-                    _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, hi + c)), 16));
-            _mm512_storeu_si512(to, v);
-        }
-    }
-}
-
-static void
-ops_grid_add(double *acc, const float *c, size_t cstride, int count, int n, double ui, const double *u)
-{
-    const __m512d unit = _mm512_set1_pd(ui), magic = _mm512_set1_pd(GRID_MAGIC);
-
-    for (int j = 0; j < n; j += 8) {
-        __mmask8 some8 = n - j < 8 ? (__mmask8)((1u << (n - j)) - 1) : 0xff;
-        __m512d big = _mm512_mul_pd(magic, _mm512_mul_pd(unit, _mm512_maskz_loadu_pd(some8, u + j)));
-        __m512d sum = _mm512_maskz_loadu_pd(some8, acc + j);
-
-        for (int k = 0; k < count; k++) {
-            __m512d v = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(some8, c + (size_t)k * cstride + j));
-
-            sum = _mm512_add_pd(sum, _mm512_sub_pd(_mm512_add_pd(v, big), big));
-        }
-        _mm512_mask_storeu_pd(acc + j, some8, sum);
-    }
-}
-
 /* exp_f */
 static inline __m512
 exp_v(__m512 x)
@@ -309,13 +158,21 @@ seen(int key, __m512i first, __m512i end)
     return _mm512_cmple_epi32_mask(first, k) & _mm512_cmplt_epi32_mask(k, end);
 }
 
+/* Low halves of pairs from x, high ones from y. */
+static inline __m512i
+pair_v(__m512 x, __m512 y)
+{
+    static const uint16_t turn[32] = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
+        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31 };
+
+    return _mm512_permutexvar_epi16(_mm512_loadu_si512(turn), (__m512i)_mm512_cvtne2ps_pbh(y, x));
+}
+
 static void
 softmax_panel(uint32_t *p, const float *s, int ld, int keys, float scale, const int32_t *first, const int32_t *end,
     float *sum)
 {
-    static const uint16_t turn[32] = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
-        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31 };
-    const __m512i order = _mm512_loadu_si512(turn), f = _mm512_loadu_si512(first), e = _mm512_loadu_si512(end);
+    const __m512i f = _mm512_loadu_si512(first), e = _mm512_loadu_si512(end);
     const __m512 sc = _mm512_set1_ps(scale);
     const int all0 = _mm512_reduce_max_epi32(f), all1 = _mm512_reduce_min_epi32(e); /* seen by all of them */
     __m512 m = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
@@ -341,11 +198,48 @@ softmax_panel(uint32_t *p, const float *s, int ld, int keys, float scale, const 
             }
             even = _mm512_add_ps(even, x);
             odd = _mm512_add_ps(odd, y);
-            _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(y, x)));
+            _mm512_storeu_si512(p, pair_v(x, y));
         }
         total = _mm512_add_ps(total, _mm512_add_ps(even, odd));
     }
     _mm512_storeu_ps(sum, total);
+}
+
+static void
+eager_panel(uint32_t *p, float *s, int ld, int keys, float scale, const int32_t *first, const int32_t *end)
+{
+    const __m512i f = _mm512_loadu_si512(first), e = _mm512_loadu_si512(end);
+    const __m512 sc = _mm512_set1_ps(scale), none = _mm512_set1_ps(-INFINITY);
+    const int all0 = _mm512_reduce_max_epi32(f), all1 = _mm512_reduce_min_epi32(e);
+    __m512 m = none, sum = _mm512_setzero_ps();
+
+    for (int k = 0; k < keys; k++) {
+        float *a = s + (size_t)k * (size_t)ld;
+        __m512 x = round_v(_mm512_mul_ps(round_v(_mm512_loadu_ps(a)), sc));
+
+        if (k < all0 || k >= all1)
+            x = _mm512_mask_mov_ps(none, seen(k, f, e), x);
+        _mm512_storeu_ps(a, x);
+        m = _mm512_max_ps(x, m);
+    }
+    for (int k0 = 0; k0 < keys; k0 += SOFTMAX_KEYS) {
+        __m512 part[2] = { _mm512_setzero_ps(), _mm512_setzero_ps() };
+
+        for (int k = k0; k < k0 + SOFTMAX_KEYS && k < keys; k++) {
+            float *a = s + (size_t)k * (size_t)ld;
+            __m512 x = exp_v(_mm512_sub_ps(_mm512_loadu_ps(a), m));
+
+            _mm512_storeu_ps(a, x);
+            part[k & 1] = _mm512_add_ps(part[k & 1], x);
+        }
+        sum = _mm512_add_ps(sum, _mm512_add_ps(part[0], part[1]));
+    }
+    for (int k = 0; k < keys; k += 2, p += OPS_LANES) {
+        const float *a = s + (size_t)k * (size_t)ld;
+        __m512 y = k + 1 < keys ? _mm512_div_ps(_mm512_loadu_ps(a + ld), sum) : _mm512_setzero_ps();
+
+        _mm512_storeu_si512(p, pair_v(_mm512_div_ps(_mm512_loadu_ps(a), sum), y));
+    }
 }
 
 /* 16 x 16 values of 32 bits: r[i][j] to r[j][i], by pairs, fours, then lanes of 128 bits. */
