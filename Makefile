@@ -194,7 +194,7 @@ check: deps
 
 # What t/8003 and t/8004 do in short: hundreds of runs.
 torture-ranks: deps
-	@$(MAKE) --no-print-directory -j2 progs
+	@$(MAKE) --no-print-directory -j2 progs $(B)/t/fail.so
 	@BUILD=$(B) MATRIX=full MODEL=$(MODEL) KILLS=$(or $(KILLS),20) prove -v -e '' $(PROVEFLAGS) t/8003-ranks-matrix.t \
 	    t/8004-ranks-kill.t
 
