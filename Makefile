@@ -255,7 +255,7 @@ lint:
 clean:
 	rm -rf build
 
--include $(CUDA_CU:%.cu=$(B)/%.d) $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/cu/%.d) $(wildcard $(B)/t/cuda-host/*.d $(B)/t/cuda-host/cu/*.d)
+-include $(CUDA_CU:%.cu=$(B)/%.d) $(CUDA_CU:kernels/cuda/%.cu=$(B)/t/cuda-host/cu/%.d) $(wildcard $(B)/t/cuda-host/*.d $(B)/t/cuda-host/cu/*.d $(B)/t/bench/*.d)
 -include $(patsubst %.o,%.d,$(COMMON) $(KERNELS) $(TOOLS:%=$(B)/tools/%.o) $(UNITS:$(B)/t/%=$(B)/t/unit/%.o))
 .DELETE_ON_ERROR:
 .SECONDARY:
