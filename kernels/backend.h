@@ -143,6 +143,10 @@ struct backend {
              enum dtype dt, int rows, const struct attn_args *a);
     /* y = T(T(act(g)) * u), count elements */
     int  (*act_mul)(struct dev *dev, void *y, const void *g, const void *u, enum dtype dt, size_t count, enum act act);
+    /* h[rows, n] = the same of g = T(x Wg' + bg) and u = T(x Wu' + bu), which are not kept; w and bias are gate's, then
+     * up's. NULL, on accelerators: matmul() and act_mul() one after the other. */
+    int  (*gated)(struct dev *dev, void *h, const void *x, enum dtype dt, int rows, const struct weight *const w[2],
+        const void *const bias[2], enum act act);
     /* x = T(x s) */
     int  (*scale)(struct dev *dev, void *x, enum dtype dt, size_t count, float s);
     /* x = T(x + y) */

@@ -91,6 +91,7 @@ int         arch_point_total(const struct arch *a); /* numbers in use, with expe
 const char *arch_point_name(enum point p); /* "attn", "o", "mlp", "down"; "mlp.17", "down.17": of expert 17 */
 int         arch_point_find(const char *name); /* -1: none */
 int  arch_width(const struct arch *a, int layer, enum point p, int expert); /* of an input; expert -1: of no one's */
+bool arch_fused(const struct arch *a); /* query, key and value are one matrix, gate and up another */
 int  arch_linear_count(const struct arch *a, int layer);
 /* i-th of a layer, without and then with experts, those of one expert together. */
 void arch_linear(const struct arch *a, int layer, int i, struct linear *out);

@@ -38,10 +38,16 @@ struct run_of_roles {
 
 enum { RUNS = 4 };
 
+bool
+arch_fused(const struct arch *a)
+{
+    return a->family->fused;
+}
+
 static void
 layer_roles(const struct arch *a, int layer, struct run_of_roles out[RUNS])
 {
-    bool fused = a->family->fused, moe = (a->layer[layer] & LAYER_MOE) != 0;
+    bool fused = arch_fused(a), moe = (a->layer[layer] & LAYER_MOE) != 0;
 
     out[0] = fused ? (struct run_of_roles){ fused_attn, 2, 0 } : (struct run_of_roles){ split_attn, 4, 0 };
     out[1] = (struct run_of_roles){ routing, moe ? 1 + (a->shared_width > 0) : 0, 0 };

@@ -19,8 +19,10 @@ static const double PROCESS = 8e6, THREAD = 2e6;
 enum { PAGE = 4096, CHUNKS = 2 * HESS_CHUNK /* packed together, kernels/cpu/syrk.c */ };
 
 /* As kernels/cpu has them: rows of a tile of the factor, columns of a block of GPTQ, row tiles of a task, columns of a
- * panel of X'X, rows of logits, rows of a tile of a product. */
-enum { FACTOR_TILE = 16, GPTQ_BLOCK = 128, GPTQ_TILES = 8, SYRK_COLS = 48, NLL_ROWS = 64, GEMM_ROWS = 256 };
+ * panel of X'X, rows of logits, rows of a tile of a product and of one of gate and up, columns of their chunks: all,
+ * up to GEMM_WHOLE. */
+enum { FACTOR_TILE = 16, GPTQ_BLOCK = 128, GPTQ_TILES = 8, SYRK_COLS = 48, NLL_ROWS = 64, GEMM_ROWS = 256,
+    GATED_ROWS = 128, GEMM_WHOLE = 2048, GEMM_COLS = 1024 };
 
 static const char TOKENS[] = "fewer tokens a block (llmc-shard --block-tokens)";
 static const char STATES[] = "more ranks, or fewer samples";
@@ -93,12 +95,23 @@ converted_bytes(enum dtype dt, enum dtype own)
     return own != dt || packed_bytes(dt) > (double)dtype_size(dt) ? 4 : 0;
 }
 
-/* Inputs of the tiles that threads multiply. */
-static void
-add_widened(struct budget *b, const struct arch *a, enum dtype dt, int threads)
+/* Between gate and up, and down. */
+static double
+inside_width(const struct arch *a)
 {
-    if (packed_bytes(dt) > (double)dtype_size(dt))
-        budget_add(b, "widened inputs", NULL, threads * GEMM_ROWS * widest(a) * 4.0);
+    return a->experts > 0 ? larger(a->expert_width, a->shared_width) : a->intermediate;
+}
+
+/* What threads multiply: tiles of gate and up, and inputs that are widened. */
+static void
+add_tiles(struct budget *b, const struct arch *a, enum dtype dt, int threads)
+{
+    double n = inside_width(a), size = larger(packed_bytes(dt), (double)dtype_size(dt));
+    double values = 2 * GATED_ROWS * (n <= GEMM_WHOLE ? n : GEMM_COLS);
+
+    if (size > (double)dtype_size(dt))
+        values += GEMM_ROWS * widest(a);
+    budget_add(b, "tiles of products", NULL, threads * values * size);
 }
 
 /* Streams of hidden states. */
@@ -128,28 +141,18 @@ count_tokens(const struct budget_of *o, double *tokens, double *block)
     mem_free(of);
 }
 
-/* What waits at the widest point: blocks keep room for it. */
-static double
-pending_width(const struct budget_of *o)
-{
-    double most = 0;
-
-    for (int l = 0; l < o->arch->layers; l++)
-        most = larger(most, larger(fwd_pending(o->arch, l, POINT_O), fwd_pending(o->arch, l, POINT_DOWN)));
-    return most;
-}
-
 /* Buffers of a block on its way through a layer (fwd_scratch), which are kept; and with several points a step, the
- * block's own states. */
+ * block's own states. apart: what gate and up give is kept, too: one product makes both, or inputs are rounded. */
 static double
-work_values(const struct arch *a, int points)
+work_values(const struct arch *a, int points, bool apart)
 {
     double q = a->heads * a->head_dim, kv = a->kv_heads * a->head_dim;
-    double inside = a->experts > 0 ? larger(a->expert_width, a->shared_width) : a->intermediate;
-    double sum = a->hidden + larger(q, inside) + larger(kv, inside) + kv;
+    double inside = inside_width(a);
+    double sum = a->hidden + larger(larger(q, a->hidden), apart ? inside : 0) + larger(kv, apart ? inside : 0);
 
-    if (a->experts > 0)
-        sum += 2 * a->hidden;
+    sum += a->experts > 0 ? larger(kv, inside) + 2 * a->hidden : kv;
+    if (arch_fused(a))
+        sum += larger(q + 2 * kv, 2 * inside);
     if (points > 1)
         sum += a->hidden + larger(q, inside);
     return sum;
@@ -193,12 +196,13 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
     add_process(b, o->threads);
     if (!way->disk) {
         budget_add(b, "hidden states", STATES, tokens * o->arch->hidden * size);
-        budget_add(b, "pending inputs", STATES, tokens * size * pending_width(o));
+        budget_add(b, "pending inputs", STATES, tokens * size * fwd_pending_most(o->arch));
     }
-    budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o->arch, s->end_point - s->first_point));
+    budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o->arch, s->end_point - s->first_point,
+        arch_fused(o->arch)));
     budget_add(b, "weights of a step", NULL, packed * weights);
     budget_add(b, PACKING, NULL, beside * weights);
-    add_widened(b, o->arch, o->arch->dtype, o->threads);
+    add_tiles(b, o->arch, o->arch->dtype, o->threads);
     budget_add(b, "frames in shared memory", TOKENS, frames * block * widest(o->arch) * size);
 }
 
@@ -372,9 +376,10 @@ budget_eval(struct budget *b, const struct budget_eval *e, bool disk)
     if (!disk)
         budget_add(b, "hidden states", "fewer windows (-w), or a temporary directory on a disk", e->tokens * a->hidden *
             size);
-    budget_add(b, "buffers of a block", "shorter windows (-l)", e->block * size * work_values(a, POINT_COUNT));
+    budget_add(b, "buffers of a block", "shorter windows (-l)", e->block * size * work_values(a, POINT_COUNT,
+        e->compressed || arch_fused(a)));
     budget_add(b, weights > head ? "weights of a layer" : "output layer", NULL, larger(weights, head));
-    add_widened(b, a, e->dt, e->threads);
+    add_tiles(b, a, e->dt, e->threads);
 }
 
 /* --- llmc-pack --- */

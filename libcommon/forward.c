@@ -42,6 +42,7 @@ fwd_block_init(const struct fwd *f, struct fwd_block *b, const int *tokens, int 
         b->tokens[i] = tokens[i];
         b->rows += tokens[i];
     }
+    b->room_least = cells(b, fwd_pending_most(f->arch)) * dtype_size(f->dt);
     if ((b->hidden = fwd_block_alloc(b, cells(b, f->arch->hidden), dtype_size(f->dt))) != NULL)
         return RC_OK;
     fwd_block_free(b);
@@ -62,6 +63,7 @@ int
 fwd_block_wait(struct fwd_block *b, size_t bytes)
 {
     if (b->room_bytes < bytes) {
+        bytes = bytes > b->room_least ? bytes : b->room_least;
         fwd_block_release(b, b->room);
         b->room = fwd_block_alloc(b, bytes, 1);
         b->room_bytes = b->room != NULL ? bytes : 0;
@@ -569,8 +571,13 @@ fwd_gated(struct fwd *f, void *h, const struct fwd_linear *gate, const struct fw
     int width)
 {
     size_t count = (size_t)rows * (size_t)width;
-    void *g = fwd_scratch(f, FWD_A, count), *u = fwd_scratch(f, FWD_B, count);
+    void *g, *u;
 
+    if (f->bk->gated != NULL && gate->w != NULL && up->w != NULL && !gate->in.on && !up->in.on)
+        return f->bk->gated(f->dev, h, x, f->dt, rows, (const struct weight *[]){ gate->w, up->w },
+            (const void *[]){ gate->bias, up->bias }, f->arch->act);
+    g = fwd_scratch(f, FWD_A, count);
+    u = fwd_scratch(f, FWD_B, count);
     if (g == NULL || u == NULL)
         return RC_OS;
     fwd_round_forget(f); /* another expert's rows may lie where the last one's did */
@@ -641,6 +648,18 @@ fwd_pending(const struct arch *a, int layer, enum point p)
     if (p == POINT_O)
         return arch_width(a, layer, p, -1);
     return p == POINT_DOWN && (a->layer[layer] & LAYER_MOE) == 0 ? arch_width(a, layer, p, -1) : 0;
+}
+
+int
+fwd_pending_most(const struct arch *a)
+{
+    int most = 0;
+
+    for (int l = 0; l < a->layers; l++)
+        for (int p = 0; p < POINT_COUNT; p++)
+            if (fwd_pending(a, l, (enum point)p) > most)
+                most = fwd_pending(a, l, (enum point)p);
+    return most;
 }
 
 int

@@ -54,7 +54,7 @@ struct fwd_block {
     void       *hidden;  /* [rows, arch.hidden] of type dt */
     void       *pending; /* [rows, width of point] where fwd_pending says so, else NULL */
     void       *room;    /* where what is pending lies, kept from step to step: clearing new pages takes seconds */
-    size_t      room_bytes;
+    size_t      room_bytes, room_least; /* at once for the widest point: a hole that is left would stay empty */
     struct spill *spill; /* holds what the device has no room for; NULL: memory does */
     float      *cache;   /* [2 kv_heads, 2] -min and max of keys, then of values, of the attention last done; or NULL */
 };
@@ -142,6 +142,7 @@ void fwd_fetch(struct fwd *f, fwd_dense_fn *dense, int layer, int first, int end
 
 /* Width of what waits beside the residual stream where a layer's point is entered; 0: nothing. */
 int fwd_pending(const struct arch *a, int layer, enum point p);
+int fwd_pending_most(const struct arch *a); /* of all layers and points */
 /* The rows that modules of b->point see; valid until the next call on f. */
 int fwd_input(struct fwd *f, const struct fwd_block *b, const void **x);
 int fwd_step(struct fwd *f, struct fwd_block *b);

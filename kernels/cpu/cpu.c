@@ -295,8 +295,8 @@ cpu_scales(struct dev *dev, const struct qspec *spec, const struct scale_opts *o
 const struct backend backend_cpu = {
     .name = "cpu", .host = true, .open = cpu_open, .close = cpu_close,
     .weight_pack = cpu_weight_pack, .weight_free = cpu_weight_free, .matmul = cpu_matmul,
-    .rmsnorm = cpu_rmsnorm, .rope = cpu_rope, .attention = cpu_attention, .act_mul = cpu_act_mul, .add = cpu_add,
-    .nll = cpu_nll, .round_act = cpu_round_act, .range = cpu_range,
+    .rmsnorm = cpu_rmsnorm, .rope = cpu_rope, .attention = cpu_attention, .act_mul = cpu_act_mul,
+    .gated = cpu_gated, .add = cpu_add, .nll = cpu_nll, .round_act = cpu_round_act, .range = cpu_range,
     .syrk = cpu_syrk, .cross = cpu_cross, .colsq = cpu_colsq, .distance = cpu_distance, .scales = cpu_scales,
     .factor = cpu_factor, .gptq = cpu_gptq, .correction = cpu_correction, .correct = cpu_correct,
 };

@@ -41,6 +41,8 @@ void cpu_weight_free(struct dev *dev, struct weight *w);
 int  cpu_matmul(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype dt, int rows,
     const struct weight *w,
     const void *bias);
+int  cpu_gated(struct dev *dev, void *h, const void *x, enum dtype dt, int rows, const struct weight *const w[2],
+    const void *const bias[2], enum act act);
 int  cpu_nll(struct dev *dev, double *nll, const void *h, enum dtype dt, int rows, const struct weight *head,
     const int32_t *target, float softcap, float logit_scale);
 

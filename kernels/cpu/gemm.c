@@ -15,7 +15,7 @@
 #include <string.h>
 
 /* Up to GEMM_WHOLE columns are one chunk, so that tiles are contiguous in y and nothing is copied. */
-enum { GEMM_MT = 256, GEMM_NT = 1024, GEMM_WHOLE = 2048, NLL_MT = 64 };
+enum { GEMM_MT = 256, GATED_MT = 128, GEMM_NT = 1024, GEMM_WHOLE = 2048, NLL_MT = 64 };
 
 #define DNNL_TRY(expr)                                                                                       \
     do {                                                                                                     \
@@ -368,51 +368,96 @@ tile_store(const struct mul_job *j, const void *tile, int row, int col, int m, i
 }
 
 static size_t
+larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t
 padded(size_t bytes)
 {
     return (bytes + 63) / 64 * 64;
 }
 
-/* A tile's operands: rows and bias widened where there are no bf16 products, and a contiguous result unless y is. */
 static int
-tile_mul(struct mul_job *j, int worker, const struct cpu_prim *p, int row, int col)
+tiles_down(const struct mul_job *j)
 {
-    bool widened = j->dt == DT_BF16 && j->pk->dt == dnnl_f32, direct = !widened && j->w->n == p->shape.n;
+    return (j->rows + j->mt - 1) / j->mt;
+}
+
+static bool
+is_widened(const struct mul_job *j)
+{
+    return j->dt == DT_BF16 && j->pk->dt == dnnl_f32;
+}
+
+/* Bytes that tile_into() needs beside the result. */
+static size_t
+tile_room(const struct mul_job *j, const struct cpu_prim *p)
+{
+    size_t m = (size_t)p->shape.m, n = (size_t)p->shape.n, k = (size_t)p->shape.k;
+
+    return padded(p->scratch) + (is_widened(j) ? padded(m * k * 4) + padded(n * 4) : 0);
+}
+
+/* y [m, n], contiguous, of the product's type; rows and bias are widened in s where there are no bf16 products. */
+static int
+tile_into(const struct mul_job *j, int worker, const struct cpu_prim *p, int row, int col, char *s, void *y)
+{
     const struct ops *ops = cpu_of(j->dev)->ops;
     size_t m = (size_t)p->shape.m, n = (size_t)p->shape.n, k = (size_t)p->shape.k, size = j->dt == DT_BF16 ? 2 : 4;
-    size_t at_y = padded(p->scratch), at_x = at_y + padded(m * n * 4), at_b = at_x + padded(m * k * 4);
-    char *s = cpu_scratch(j->dev, worker, widened ? at_b + n * 4 : direct ? at_y : at_x);
+    size_t at_x = padded(p->scratch), at_b = at_x + padded(m * k * 4);
     const void *x = (const char *)j->x + (size_t)row * k * size;
     const void *bias = j->bias != NULL ? (const char *)j->bias + (size_t)col * size : NULL;
-    void *y;
-    int rc;
 
-    if (s == NULL)
-        return RC_OS;
-    y = direct ? (char *)j->y + (size_t)row * n * (j->ydt == DT_BF16 ? 2 : 4) : s + at_y;
-    if (widened) {
+    if (is_widened(j)) {
         ops->to_f32((float *)(s + at_x), x, m * k);
         if (bias != NULL)
             ops->to_f32((float *)(s + at_b), bias, n);
         x = s + at_x;
         bias = bias != NULL ? s + at_b : NULL;
     }
-    rc = prim_run(j->dev, worker, p, y, x, j->pk->data[col / j->pk->width], bias, s);
-    if (rc == RC_OK && !direct)
-        tile_store(j, y, row, col, (int)m, (int)n, widened && j->ydt == DT_BF16);
+    return prim_run(j->dev, worker, p, y, x, j->pk->data[col / j->pk->width], bias, s);
+}
+
+/* In place in y where that is contiguous. */
+static int
+tile_mul(const struct mul_job *j, int worker, const struct cpu_prim *p, int row, int col)
+{
+    bool direct = !is_widened(j) && j->w->n == p->shape.n;
+    size_t m = (size_t)p->shape.m, n = (size_t)p->shape.n, room = tile_room(j, p);
+    char *s = cpu_scratch(j->dev, worker, direct ? room : room + m * n * 4);
+    int rc;
+
+    if (s == NULL)
+        return RC_OS;
+    if (direct)
+        return tile_into(j, worker, p, row, col, s, (char *)j->y + (size_t)row * n * (j->ydt == DT_BF16 ? 2 : 4));
+    if ((rc = tile_into(j, worker, p, row, col, s, s + room)) == RC_OK)
+        tile_store(j, s + room, row, col, (int)m, (int)n, is_widened(j) && j->ydt == DT_BF16);
     return rc;
 }
 
 /* A chunk of the weight stays in the cache while all rows are multiplied with it, and the narrower last one is last. */
+static const struct cpu_prim *
+tile_at(const struct mul_job *j, int tile, int *row, int *col)
+{
+    int tiles = tiles_down(j), width = j->pk->width;
+
+    *row = tile % tiles * j->mt;
+    *col = tile / tiles * width;
+    return j->prim[j->rows - *row < j->mt][j->w->n - *col < width];
+}
+
 static void
 mul_tile(void *ctx, int tile, int worker)
 {
     struct mul_job *j = ctx;
-    int tiles = (j->rows + j->mt - 1) / j->mt, row = tile % tiles * j->mt, width = j->pk->width, rc;
-    int col = tile / tiles * width;
+    int row, col, rc;
+    const struct cpu_prim *p = tile_at(j, tile, &row, &col);
 
     omp_set_num_threads(1);
-    rc = tile_mul(j, worker, j->prim[j->rows - row < j->mt][j->w->n - col < width], row, col);
+    rc = tile_mul(j, worker, p, row, col);
     if (rc != RC_OK)
         __atomic_store_n(&j->rc, rc, __ATOMIC_RELAXED);
 }
@@ -420,13 +465,12 @@ mul_tile(void *ctx, int tile, int worker)
 static int
 mul_prims(struct mul_job *j)
 {
-    bool widened = j->dt == DT_BF16 && j->pk->dt == dnnl_f32;
     int n = j->w->n, k = j->w->k, width = j->pk->width, rc;
 
     for (int lr = 0; lr < 2; lr++)
         for (int lc = 0; lc < 2; lc++) {
             int m = lr ? j->rows % j->mt : j->mt, cols = lc ? n % width : width;
-            struct shape s = { m, cols, k, j->pk->dt, widened ? dnnl_f32 : dnnl_dt(j->ydt), j->bias != NULL };
+            struct shape s = { m, cols, k, j->pk->dt, is_widened(j) ? dnnl_f32 : dnnl_dt(j->ydt), j->bias != NULL };
 
             if (m == 0 || cols == 0 || (lr == 0 && j->rows < j->mt))
                 continue;
@@ -448,8 +492,75 @@ cpu_matmul(struct dev *dev, void *y, enum dtype ydt, const void *x, enum dtype d
         return RC_OK;
     if ((rc = mul_prims(&j)) != RC_OK)
         return rc;
-    pool_run(dev->pool, (rows + j.mt - 1) / j.mt * j.pk->chunks, mul_tile, &j);
+    pool_run(dev->pool, tiles_down(&j) * j.pk->chunks, mul_tile, &j);
     return j.rc;
+}
+
+/* --- gated products: a tile of both stays in the cache --- */
+
+struct gated_job {
+    struct mul_job mul[2]; /* gate, up */
+    void          *h;
+    enum act       act;
+    int            rc;
+};
+
+static int
+gated_mul(const struct gated_job *g, int worker, int tile)
+{
+    const struct mul_job *j = &g->mul[0];
+    const struct ops *ops = cpu_of(j->dev)->ops;
+    const struct cpu_prim *p[2];
+    int row, col;
+    size_t size = j->dt == DT_BF16 ? 2 : 4, m, n, room, bytes;
+    char *s, *y[2];
+
+    for (int i = 0; i < 2; i++)
+        p[i] = tile_at(&g->mul[i], tile, &row, &col);
+    m = (size_t)p[0]->shape.m;
+    n = (size_t)p[0]->shape.n;
+    room = larger(tile_room(j, p[0]), tile_room(&g->mul[1], p[1]));
+    bytes = padded(m * n * (is_widened(j) ? 4 : size));
+    if ((s = cpu_scratch(j->dev, worker, room + 2 * bytes)) == NULL)
+        return RC_OS;
+    for (int i = 0; i < 2; i++) {
+        y[i] = s + room + (size_t)i * bytes;
+        TRY(tile_into(&g->mul[i], worker, p[i], row, col, s, y[i]));
+        if (is_widened(j))
+            ops->from_f32((uint16_t *)(void *)y[i], (const float *)(const void *)y[i], m * n);
+    }
+    for (size_t r = 0; r < m; r++)
+        ops->act_mul((char *)g->h + (((size_t)row + r) * (size_t)j->w->n + (size_t)col) * size, y[0] + r * n * size,
+            y[1] + r * n * size, j->dt, n, g->act);
+    return RC_OK;
+}
+
+static void
+gated_tile(void *ctx, int tile, int worker)
+{
+    struct gated_job *g = ctx;
+    int rc;
+
+    omp_set_num_threads(1);
+    if ((rc = gated_mul(g, worker, tile)) != RC_OK)
+        __atomic_store_n(&g->rc, rc, __ATOMIC_RELAXED);
+}
+
+int
+cpu_gated(struct dev *dev, void *h, const void *x, enum dtype dt, int rows, const struct weight *const w[2],
+    const void *const bias[2], enum act act)
+{
+    struct gated_job g = { .h = h, .act = act };
+
+    if (rows == 0)
+        return RC_OK;
+    for (int i = 0; i < 2; i++) {
+        g.mul[i] = (struct mul_job){ .dev = dev, .x = x, .bias = bias[i], .dt = dt, .ydt = dt, .w = w[i],
+            .pk = w[i]->impl, .rows = rows, .mt = GATED_MT };
+        TRY(mul_prims(&g.mul[i]));
+    }
+    pool_run(dev->pool, tiles_down(&g.mul[0]) * g.mul[0].pk->chunks, gated_tile, &g);
+    return g.rc;
 }
 
 /* --- negative log likelihood: the logits of a few rows at a time --- */

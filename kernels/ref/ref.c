@@ -234,6 +234,25 @@ ref_act_mul(struct dev *dev, void *y, const void *g, const void *u, enum dtype d
     return RC_OK;
 }
 
+/* A row at a time. */
+static int
+ref_gated(struct dev *dev, void *h, const void *x, enum dtype dt, int rows, const struct weight *const w[2],
+    const void *const bias[2], enum act act)
+{
+    size_t size = dtype_size(dt), in = (size_t)w[0]->k * size, out = (size_t)w[0]->n * size;
+    char *y = mem_alloc(2, out);
+    int rc = y != NULL ? RC_OK : RC_OS;
+
+    for (size_t r = 0; r < (size_t)rows && rc == RC_OK; r++) {
+        for (size_t i = 0; i < 2 && rc == RC_OK; i++)
+            rc = ref_matmul(dev, y + i * out, dt, (const char *)x + r * in, dt, 1, w[i], bias[i]);
+        if (rc == RC_OK)
+            rc = ref_act_mul(dev, (char *)h + r * out, y, y + out, dt, (size_t)w[0]->n, act);
+    }
+    mem_free(y);
+    return rc;
+}
+
 static int
 ref_scale(struct dev *dev, void *x, enum dtype dt, size_t count, float s)
 {
@@ -373,8 +392,8 @@ const struct backend backend_ref = {
     .gather = ref_gather, .add_rows = ref_add_rows,
     .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .weight_fits = ref_weight_fits,
     .matmul = ref_matmul,
-    .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .scale = ref_scale,
-    .add = ref_add, .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
+    .rmsnorm = ref_rmsnorm, .rope = ref_rope, .attention = ref_attention, .act_mul = ref_act_mul, .gated = ref_gated,
+    .scale = ref_scale, .add = ref_add, .nll = ref_nll, .round_act = ref_round_act, .range = ref_range,
     .syrk = ref_syrk, .cross = ref_cross, .colsq = ref_colsq, .distance = ref_distance, .scales = ref_scales,
     .factor = ref_factor, .gptq = ref_gptq, .correction = ref_correction, .correct = ref_correct,
 };

@@ -189,6 +189,7 @@ placed_make(struct backend *out, const struct backend *bk, unsigned pattern)
     placed.bk = *bk;
     placed.pattern = pattern;
     *out = *bk;
+    out->gated = NULL; /* as accelerators have it */
     out->matmul = placed_matmul, out->rmsnorm = placed_rmsnorm, out->rope = placed_rope;
     out->attention = placed_attention, out->act_mul = placed_act_mul, out->scale = placed_scale;
     out->add = placed_add, out->nll = placed_nll, out->round_act = placed_round_act, out->range = placed_range;

@@ -90,7 +90,8 @@ test_calib(void **state)
     assert_true(part(&b, "frames in shared memory") == 3 * 256 * I * 2.0);
     assert_true(part(&b, "weights of a step") == packed());
     assert_true(part(&b, "weight while it is packed") == packing());
-    assert_true(part(&b, "widened inputs") == (backend_cpu_packed(DT_BF16) > 2 ? 2 * 256 * I * 4.0 : 0));
+    assert_true(part(&b, "tiles of products") == (backend_cpu_packed(DT_BF16) > 2 ? 2 * 4 * (2 * 128 * 1024 + 256.0 * I) :
+        2 * 2 * 2 * 128 * 1024.0));
     budget_calib(&b, &of, &mem, DOWN, true);
     assert_true(part(&b, "weights of a step") == 0);
     budget_calib(&b, &of, &disk, DOWN, false);

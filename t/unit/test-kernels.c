@@ -100,6 +100,65 @@ test_matmul(void **state)
     }
 }
 
+/* Of one backend the same bytes as its products and act_mul() one after the other. */
+static void
+gated_case(const struct backend *bk, struct dev *dev, enum dtype dt, int rows, int n, int k, bool with_bias, enum act act)
+{
+    size_t size = dtype_size(dt), count = (size_t)rows * (size_t)n;
+    void *x = random_values((size_t)rows * (size_t)k, dt), *h = mem_alloc(count, size), *want = mem_alloc(count, size);
+    void *w[2], *bias[2] = { NULL, NULL }, *y[2];
+    struct weight *pw[2];
+
+    for (int i = 0; i < 2; i++) {
+        w[i] = random_values((size_t)n * (size_t)k, dt);
+        if (with_bias)
+            bias[i] = random_values((size_t)n, dt);
+        y[i] = mem_alloc(count, size);
+        assert_int_equal(bk->weight_pack(dev, &pw[i], w[i], dt, dt, n, k), RC_OK);
+        assert_int_equal(bk->matmul(dev, y[i], dt, x, dt, rows, pw[i], bias[i]), RC_OK);
+    }
+    assert_int_equal(bk->act_mul(dev, want, y[0], y[1], dt, count, act), RC_OK);
+    memset(h, 0xff, count * size);
+    assert_int_equal(bk->gated(dev, h, x, dt, rows, (const struct weight *const *)pw, (const void *const *)bias, act),
+        RC_OK);
+    assert_memory_equal(h, want, count * size);
+    for (int i = 0; i < 2; i++) {
+        bk->weight_free(dev, pw[i]);
+        mem_free(w[i]);
+        mem_free(bias[i]);
+        mem_free(y[i]);
+    }
+    mem_free(x);
+    mem_free(h);
+    mem_free(want);
+}
+
+static void
+test_gated(void **state)
+{
+    static const char *const isas[] = { NULL, "avx2", "c" };
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct pair p;
+
+        open_pair(&p, isas[i], 2);
+        for (int s = 0; s < SIZES; s++)
+            for (int f32 = 0; f32 < 2; f32++) {
+                enum dtype dt = f32 ? DT_F32 : DT_BF16;
+                enum act act = (enum act)(s % (ACT_GELU + 1));
+
+                gated_case(&backend_cpu, p.cpu, dt, sizes[s], sizes[(s + 1) % SIZES], sizes[(s + 2) % SIZES],
+                    s % 2 == 0, act);
+                gated_case(&backend_ref, p.ref, dt, sizes[s], sizes[(s + 2) % SIZES], sizes[(s + 1) % SIZES],
+                    s % 2 == 1, act);
+            }
+        gated_case(&backend_cpu, p.cpu, DT_BF16, 0, 16, 32, false, ACT_SILU);
+        gated_case(&backend_cpu, p.cpu, DT_BF16, 300, 2100, 33, true, ACT_SILU); /* several chunks of columns */
+        close_pair(&p);
+    }
+}
+
 static void
 elementwise_case(struct pair *p, enum dtype dt, int rows, int n)
 {
@@ -561,7 +620,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_matmul), cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_matmul), cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_elementwise), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_rope), cmocka_unit_test(test_nll), cmocka_unit_test(test_syrk),
         cmocka_unit_test(test_cross),
         cmocka_unit_test(test_dot_same_bits), cmocka_unit_test(test_ops_same_bits),
