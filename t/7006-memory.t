@@ -213,7 +213,7 @@ if [ -r /proc/self/smaps ]; then
             [ "$r0" -gt 60000 ] && [ "$r1" -gt 60000 ] && grep -q pipe_write "/proc/$(cat pid0)/wchan"; do
             n=$((n + 1)); [ $n -lt 100 ] || break; sleep 0.1
         done
-        cat m0 m1
+        cat m0 m1 err0 err1
         kill $(cat pid0 pid1 sleep0 sleep1) || :
         wait || :
         [ "$r0" -gt 60000 ] && [ "$r1" -gt 60000 ] && [ $(((p0 + p1) * 10)) -lt $(((r0 + r1) * 6)) ]

@@ -22,7 +22,7 @@ struct setup {
 struct call {
     const struct backend *bk;
     struct dev           *dev;
-    struct weight        *w;
+    struct weight        *w, *w2;
     void                 *x, *y, *z, *v;
     double               *acc;
     int16_t              *e;
@@ -39,8 +39,8 @@ call_of(const struct setup *s, int rows, int n, int k)
 static void
 call_free(struct call *c)
 {
-    if (c->w != NULL)
-        c->bk->weight_free(c->dev, c->w);
+    c->bk->weight_free(c->dev, c->w);
+    c->bk->weight_free(c->dev, c->w2);
     mem_free(c->x);
     mem_free(c->y);
     mem_free(c->z);
@@ -82,6 +82,34 @@ matmul(struct setup *s, int n, int k)
     bench_row(&s->b, "matmul", shape, BENCH_BF16, 2.0 * TOKENS * n * k, bench_time(&s->b, do_matmul, &c));
     (void)snprintf(shape, sizeof(shape), "[%d, %d]", n, k);
     bench_row(&s->b, "pack", shape, BENCH_BYTES, 4.0 * n * k, bench_time(&s->b, do_pack, &c));
+    call_free(&c);
+}
+
+static int
+do_gated(void *ctx)
+{
+    struct call *c = ctx;
+
+    return c->bk->gated(c->dev, c->y, c->x, DT_BF16, c->rows, (const struct weight *[]){ c->w, c->w2 },
+        (const void *[]){ NULL, NULL }, ACT_SILU);
+}
+
+/* Products are counted alone; act_mul() is within. */
+static void
+gated(struct setup *s, int n, int k)
+{
+    struct call c = call_of(s, TOKENS, n, k);
+    char shape[64];
+    int rc;
+
+    c.x = bench_bf16((size_t)TOKENS * (size_t)k, &s->seed);
+    c.y = bench_alloc((size_t)TOKENS * (size_t)n, 2);
+    c.z = bench_bf16((size_t)n * (size_t)k, &s->seed);
+    if ((rc = c.bk->weight_pack(c.dev, &c.w, c.z, DT_BF16, DT_BF16, n, k)) != RC_OK ||
+        (rc = c.bk->weight_pack(c.dev, &c.w2, c.z, DT_BF16, DT_BF16, n, k)) != RC_OK)
+        die(rc, "%s", err_text());
+    (void)snprintf(shape, sizeof(shape), "[%d, %d] x 2 [%d, %d]'", TOKENS, k, n, k);
+    bench_row(&s->b, "gated", shape, BENCH_BF16, 4.0 * TOKENS * n * k, bench_time(&s->b, do_gated, &c));
     call_free(&c);
 }
 
@@ -203,6 +231,7 @@ smollm2(struct setup *s)
     matmul(s, 576, 576);
     matmul(s, 192, 576);
     matmul(s, 1536, 576);
+    gated(s, 1536, 576);
     matmul(s, 576, 1536);
     syrk(s, 576);
     syrk(s, 1536);
@@ -217,6 +246,7 @@ llama(struct setup *s)
     matmul(s, 4096, 4096);
     matmul(s, 1024, 4096);
     matmul(s, 14336, 4096);
+    gated(s, 14336, 4096);
     matmul(s, 4096, 14336);
     syrk(s, 4096);
     syrk(s, 14336);
