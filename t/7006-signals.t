@@ -33,7 +33,7 @@ resumes() { # [options]
 halted() {  # command: its pid is in $pid
     rm -f struck
     LLMC_FAIL=rename:3:${how:-STOP}:*weights* LLMC_FAIL_LOG=struck LD_PRELOAD=$build/t/fail.so \
-        ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} env --default-signal=INT "$@" >log 2>err &
+        ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-} env --default-signal=INT,HUP "$@" >log 2>err &
     pid=$!
     until [ -s struck ]; do
         kill -0 $pid || { cat err; return 1; }
