@@ -57,16 +57,19 @@ check_one(struct peers *p, int rank)
     double woke = beat_woke(&p->beat), silent;
     struct peer *r = &p->peer[rank];
     struct sign s;
-    bool there = read_sign(p, rank, &s), here = there && strcmp(s.host, p->beat.host) == 0;
+    bool there = read_sign(p, rank, &s), alive = there && sign_alive(&s, p->beat.host), here;
 
+    if (there && !alive && (there = read_sign(p, rank, &s))) /* it may have ended well after we read */
+        alive = sign_alive(&s, p->beat.host);
+    here = there && strcmp(s.host, p->beat.host) == 0;
     if (there && strcmp(s.state, "running") == 0) {
         bool moved = s.stamp != r->stamp && (r->stamp != 0 || of_this_run(p, r, &s));
 
-        if (moved && sign_alive(&s, p->beat.host)) { /* an older file must be seen to change before it counts */
+        if (moved && alive) { /* an older file must be seen to change before it counts */
             r->seen = true;
             r->heard = clock_seconds();
         }
-        if (of_this_run(p, r, &s) && !sign_alive(&s, p->beat.host))
+        if (of_this_run(p, r, &s) && !alive)
             return err_set(RC_RETRY, "rank %d: process %ld on %s is gone", rank, s.pid, s.host);
     } else if (there && of_this_run(p, r, &s)) {
         if (strcmp(s.state, "failed") == 0)
