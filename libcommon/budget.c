@@ -142,13 +142,13 @@ count_tokens(const struct budget_of *o, double *tokens, double *block)
 }
 
 /* Buffers of a block on its way through a layer (fwd_scratch), which are kept; and with several points a step, the
- * block's own states. apart: what gate and up give is kept, too: one product makes both, or inputs are rounded. */
+ * block's own states. What gate and up give is kept, too, if inputs are rounded or one product makes both. */
 static double
-work_values(const struct arch *a, int points, bool apart)
+work_values(const struct arch *a, int points, bool rounded)
 {
     double q = a->heads * a->head_dim, kv = a->kv_heads * a->head_dim;
-    double inside = inside_width(a);
-    double sum = a->hidden + larger(larger(q, a->hidden), apart ? inside : 0) + larger(kv, apart ? inside : 0);
+    double inside = inside_width(a), apart = rounded || arch_fused(a) ? inside : 0;
+    double sum = a->hidden + larger(larger(q, a->hidden), apart) + larger(kv, apart);
 
     sum += a->experts > 0 ? larger(kv, inside) + 2 * a->hidden : kv;
     if (arch_fused(a))
@@ -199,7 +199,7 @@ budget_calib(struct budget *b, const struct budget_of *o, const struct budget_wa
         budget_add(b, "pending inputs", STATES, tokens * size * fwd_pending_most(o->arch));
     }
     budget_add(b, "buffers of a block", TOKENS, block * size * work_values(o->arch, s->end_point - s->first_point,
-        arch_fused(o->arch)));
+        false));
     budget_add(b, "weights of a step", NULL, packed * weights);
     budget_add(b, PACKING, NULL, beside * weights);
     add_tiles(b, o->arch, o->arch->dtype, o->threads);
@@ -377,7 +377,7 @@ budget_eval(struct budget *b, const struct budget_eval *e, bool disk)
         budget_add(b, "hidden states", "fewer windows (-w), or a temporary directory on a disk", e->tokens * a->hidden *
             size);
     budget_add(b, "buffers of a block", "shorter windows (-l)", e->block * size * work_values(a, POINT_COUNT,
-        e->compressed || arch_fused(a)));
+        e->compressed));
     budget_add(b, weights > head ? "weights of a layer" : "output layer", NULL, larger(weights, head));
     add_tiles(b, a, e->dt, e->threads);
 }

@@ -66,11 +66,11 @@ do_pack(void *ctx)
     return c->bk->weight_pack(c->dev, &c->w, c->z, DT_BF16, DT_BF16, c->n, c->k);
 }
 
-static void
-matmul(struct setup *s, int n, int k)
+/* x [TOKENS, k], y [TOKENS, n] and a packed weight [n, k], whose values are z. */
+static struct call
+product(struct setup *s, int n, int k)
 {
     struct call c = call_of(s, TOKENS, n, k);
-    char shape[64];
     int rc;
 
     c.x = bench_bf16((size_t)TOKENS * (size_t)k, &s->seed);
@@ -78,6 +78,15 @@ matmul(struct setup *s, int n, int k)
     c.z = bench_bf16((size_t)n * (size_t)k, &s->seed);
     if ((rc = c.bk->weight_pack(c.dev, &c.w, c.z, DT_BF16, DT_BF16, n, k)) != RC_OK)
         die(rc, "%s", err_text());
+    return c;
+}
+
+static void
+matmul(struct setup *s, int n, int k)
+{
+    struct call c = product(s, n, k);
+    char shape[64];
+
     (void)snprintf(shape, sizeof(shape), "[%d, %d] x [%d, %d]'", TOKENS, k, n, k);
     bench_row(&s->b, "matmul", shape, BENCH_BF16, 2.0 * TOKENS * n * k, bench_time(&s->b, do_matmul, &c));
     (void)snprintf(shape, sizeof(shape), "[%d, %d]", n, k);
@@ -98,15 +107,11 @@ do_gated(void *ctx)
 static void
 gated(struct setup *s, int n, int k)
 {
-    struct call c = call_of(s, TOKENS, n, k);
+    struct call c = product(s, n, k);
     char shape[64];
     int rc;
 
-    c.x = bench_bf16((size_t)TOKENS * (size_t)k, &s->seed);
-    c.y = bench_alloc((size_t)TOKENS * (size_t)n, 2);
-    c.z = bench_bf16((size_t)n * (size_t)k, &s->seed);
-    if ((rc = c.bk->weight_pack(c.dev, &c.w, c.z, DT_BF16, DT_BF16, n, k)) != RC_OK ||
-        (rc = c.bk->weight_pack(c.dev, &c.w2, c.z, DT_BF16, DT_BF16, n, k)) != RC_OK)
+    if ((rc = c.bk->weight_pack(c.dev, &c.w2, c.z, DT_BF16, DT_BF16, n, k)) != RC_OK)
         die(rc, "%s", err_text());
     (void)snprintf(shape, sizeof(shape), "[%d, %d] x 2 [%d, %d]'", TOKENS, k, n, k);
     bench_row(&s->b, "gated", shape, BENCH_BF16, 4.0 * TOKENS * n * k, bench_time(&s->b, do_gated, &c));
