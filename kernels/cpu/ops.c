@@ -60,6 +60,12 @@ has_amx(void)
 }
 
 bool
+ops_usable(const struct ops *o)
+{
+    return o == &ops_c || (o == &ops_avx2 ? has_avx2() : has_avx512());
+}
+
+bool
 ops_bf16_products(const struct ops *o)
 {
     return o == &ops_avx512 || (o == &ops_avx512_fma && has_amx());

@@ -72,6 +72,7 @@ extern const struct ops ops_c, ops_avx2, ops_avx512, ops_avx512_fma;
 /* The best table for this processor; LLMC_ISA=c|avx2|avx512|avx512fma in the environment asks for one that is not above
  * it (tests). */
 const struct ops *ops_find(void);
+bool              ops_usable(const struct ops *o); /* on this processor */
 /* oneDNN multiplies bf16 faster than f32 where this table is the one found. */
 bool ops_bf16_products(const struct ops *o);
 

@@ -1,5 +1,6 @@
 /* ops_c - inner loops for any processor */
 #include "ops.h"
+#include "ops_pairs_c.h"
 #include "ops_plain.h"
 
 #define OPS_TABLE ops_c

@@ -1,48 +1,8 @@
-/* ops_plain - in plain C what ops_vectors.h has by hand for AVX-512 */
+/* ops_plain - in plain C what ops_vectors.h and ops_products.h have by hand for AVX-512, but products of pairs */
 #include "ops_math.h"
 
 #include <math.h>
 #include <string.h>
-
-static inline float
-half_hi(uint32_t u)
-{
-    float f;
-
-    u &= 0xffff0000U;
-    memcpy(&f, &u, sizeof(f));
-    return f;
-}
-
-static inline float
-half_lo(uint32_t u)
-{
-    float f;
-
-    u <<= 16;
-    memcpy(&f, &u, sizeof(f));
-    return f;
-}
-
-/* In the order of vdpbf16ps: one fma for each half of a pair, odd half first. */
-static void
-ops_dot(float *c, int ldc, const uint32_t *a, const uint32_t *b, size_t bstride, int pairs, int nv, bool add)
-{
-    for (int i = 0; i < OPS_MR; i++)
-        for (int v = 0; v < nv; v++) {
-            float s[OPS_LANES] = { 0 }, *out = c + (size_t)i * (size_t)ldc + v * OPS_LANES;
-
-            for (int p = 0; p < pairs; p++) {
-                const uint32_t *bp = b + (size_t)v * bstride + (size_t)p * OPS_LANES;
-                float ah = half_hi(a[p * OPS_LANES + i]), al = half_lo(a[p * OPS_LANES + i]);
-
-                for (int l = 0; l < OPS_LANES; l++)
-                    s[l] = fmaf(al, half_lo(bp[l]), fmaf(ah, half_hi(bp[l]), s[l]));
-            }
-            for (int l = 0; l < OPS_LANES; l++)
-                out[l] = add ? out[l] + s[l] : s[l];
-        }
-}
 
 static void
 ops_pack_rows(uint32_t *p, size_t pstride, const uint16_t *x, size_t ld, int rows, int width)
@@ -87,10 +47,19 @@ silu_mul_bf(uint16_t *y, const uint16_t *g, const uint16_t *u, size_t n)
         y[i] = narrow(narrow_round(silu_f(bf16_to_f32(g[i]))) * bf16_to_f32(u[i]));
 }
 
+/* x where first <= key < end, else other; without a branch, so that compilers make vectors of it. */
+static inline float
+if_seen(float x, int key, int32_t first, int32_t end, float other)
+{
+    uint32_t m = 0U - (uint32_t)((key >= first) & (key < end));
+
+    return f32_of_bits((f32_bits(x) & m) | (f32_bits(other) & ~m));
+}
+
 /* One panel of 16 queries. */
 static void
-softmax_panel(uint32_t *p, const float *s, int ld, int keys, float scale, const int32_t *first, const int32_t *end,
-    float *sum)
+softmax_panel(uint32_t *restrict p, const float *restrict s, int ld, int keys, float scale,
+    const int32_t *restrict first, const int32_t *restrict end, float *restrict sum)
 {
     float m[OPS_LANES], even[OPS_LANES], odd[OPS_LANES];
 
@@ -100,7 +69,7 @@ softmax_panel(uint32_t *p, const float *s, int ld, int keys, float scale, const 
     }
     for (int k = 0; k < keys; k++)
         for (int l = 0; l < OPS_LANES; l++) {
-            float x = k >= first[l] && k < end[l] ? s[k * ld + l] : -INFINITY;
+            float x = if_seen(s[k * ld + l], k, first[l], end[l], -INFINITY);
 
             m[l] = x > m[l] ? x : m[l];
         }
@@ -113,8 +82,8 @@ softmax_panel(uint32_t *p, const float *s, int ld, int keys, float scale, const 
             for (int l = 0; l < OPS_LANES; l++) {
                 float x = exp_f((a[l] - m[l]) * scale), y = exp_f((b[l] - m[l]) * scale);
 
-                x = k >= first[l] && k < end[l] ? x : 0.0f;
-                y = k + 1 >= first[l] && k + 1 < end[l] ? y : 0.0f;
+                x = if_seen(x, k, first[l], end[l], 0.0f);
+                y = if_seen(y, k + 1, first[l], end[l], 0.0f);
                 even[l] += x;
                 odd[l] += y;
                 p[l] = (uint32_t)narrow(x) | (uint32_t)narrow(y) << 16;

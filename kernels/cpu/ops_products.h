@@ -1,5 +1,6 @@
 /* ops_products - by hand for AVX-512 with bf16: products of pairs and what surrounds them (others: ops_vectors.h) */
 #include "ops_math.h"
+#include "ops_widen.h"
 
 #include <immintrin.h>
 
@@ -37,23 +38,8 @@
     }                                                                                                    \
     DOT_STORE(NV)
 
-/* The same operations by f32 multiply-adds, where those of pairs are slower. a is widened once for all columns. */
-enum { WIDE_PAIRS = 128 };
-
-static inline void
-widen_strip(float wide[][2][OPS_MR], const uint32_t *a, int pairs)
-{
-    const __m256i high = _mm256_set1_epi32((int)0xffff0000U);
-
-    for (int p = 0; p < pairs; p++) {
-        __m256i u = _mm256_loadu_si256((const __m256i *)(const void *)(a + (size_t)p * OPS_LANES));
-
-        _mm256_storeu_ps(wide[p][0], _mm256_castsi256_ps(_mm256_and_si256(u, high)));
-        _mm256_storeu_ps(wide[p][1], _mm256_castsi256_ps(_mm256_slli_epi32(u, 16)));
-    }
-}
-
-/* Half of a pair: the odd element, then the even one. */
+/* The same operations by f32 multiply-adds, where those of pairs are slower: of a pair the odd element, then the even
+ * one. */
 #define FMA_HALF(NV, HALF, WIDENED)                                                                      \
     for (int v = 0; v < (NV); v++) {                                                                     \
         __m512i u = _mm512_loadu_si512(at + (size_t)v * bstride);                                        \

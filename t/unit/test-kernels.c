@@ -407,43 +407,48 @@ test_syrk(void **state)
     syrk_case(DT_BF16, 600, 300);
 }
 
-/* The table found is one of those. */
-static bool
-has_avx512(void)
+/* Tables beside that of plain C which this processor can run; NULL ends them. */
+static const struct ops *const *
+fast_tables(void)
 {
-    return ops_find() == &ops_avx512 || ops_find() == &ops_avx512_fma;
+    static const struct ops *const all[] = { &ops_avx2, &ops_avx512, &ops_avx512_fma };
+    static const struct ops *usable[4];
+    int n = 0;
+
+    for (int i = 0; i < 3; i++)
+        if (ops_usable(all[i]))
+            usable[n++] = all[i];
+    usable[n] = NULL;
+    if (n == 0)
+        skip();
+    return usable;
 }
 
-/* One product a row of the matrix, so that the result is that of the plain fma order, whatever the instruction set. */
+/* Chains of all lengths around those that a table cuts them into, beside plain C. */
 static void
 test_dot_same_bits(void **state)
 {
-    enum { PAIRS = 301 };
+    enum { PAIRS = 301, WIDTH = OPS_NV_MAX * OPS_LANES };
+    static const int lengths[] = { 1, 32, 127, 128, 129, 256, PAIRS };
     uint32_t a[PAIRS * OPS_LANES], b[OPS_NV_MAX * PAIRS * OPS_LANES];
-    float want[OPS_MR * 48], got[OPS_MR * 48], got2[OPS_MR * 48], got3[OPS_MR * 48];
+    float want[OPS_MR * WIDTH], got[OPS_MR * WIDTH];
 
     (void)state;
-    if (!has_avx512())
-        skip();
     for (size_t i = 0; i < sizeof(a) / 4; i++)
         a[i] = (uint32_t)bf16_from_f32(uniform()) | (uint32_t)bf16_from_f32(uniform()) << 16;
     for (size_t i = 0; i < sizeof(b) / 4; i++)
         b[i] = (uint32_t)bf16_from_f32(uniform()) | (uint32_t)bf16_from_f32(uniform()) << 16;
-    for (int nv = 1; nv <= OPS_NV_MAX; nv++) {
-        memset(want, 0, sizeof(want));
-        memset(got, 0, sizeof(got));
-        memset(got2, 0, sizeof(got2));
-        memset(got3, 0, sizeof(got3));
-        for (int add = 0; add < 2; add++) {
-            ops_c.dot(want, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
-            ops_avx512.dot(got, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
-            assert_memory_equal(want, got, sizeof(want));
-            ops_avx2.dot(got2, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
-            assert_memory_equal(want, got2, sizeof(want));
-            ops_avx512_fma.dot(got3, 48, a, b, PAIRS * OPS_LANES, PAIRS, nv, add);
-            assert_memory_equal(want, got3, sizeof(want));
-        }
-    }
+    for (const struct ops *const *t = fast_tables(); *t != NULL; t++)
+        for (int nv = 1; nv <= OPS_NV_MAX; nv++)
+            for (size_t l = 0; l < sizeof(lengths) / sizeof(*lengths); l++) {
+                memset(want, 0, sizeof(want)); /* columns that are not of nv stay */
+                memset(got, 0, sizeof(got));
+                for (int add = 0; add < 2; add++) {
+                    ops_c.dot(want, WIDTH, a + OPS_MR, b, PAIRS * OPS_LANES, lengths[l], nv, add);
+                    (*t)->dot(got, WIDTH, a + OPS_MR, b, PAIRS * OPS_LANES, lengths[l], nv, add);
+                    assert_memory_equal(want, got, sizeof(want));
+                }
+            }
 }
 
 /* Norms, softmax and activations give the same bits in every table. */
@@ -451,13 +456,10 @@ static void
 test_ops_same_bits(void **state)
 {
     enum { N = 203 };
-    const struct ops *tables[] = { &ops_c, &ops_avx2, &ops_avx512 };
-    uint16_t x[N], w[N], z[3][N];
-    float s[3][N], f[N];
+    uint16_t x[N], w[N], want[N], got[N];
+    float s[N], s2[N], f[N];
 
     (void)state;
-    if (!has_avx512())
-        skip();
     for (int i = 0; i < N; i++) {
         f[i] = uniform() * 20;
         x[i] = bf16_from_f32(uniform() * 8);
@@ -467,13 +469,16 @@ test_ops_same_bits(void **state)
     x[4] = bf16_from_f32(-91.0f);
     x[N - 1] = bf16_from_f32(-86.5f);
     w[3] = w[N - 1] = bf16_from_f32(1e-4f);
-    for (int t = 0; t < 3; t++) {
-        tables[t]->act_mul(z[t], x, w, DT_BF16, N, ACT_SILU);
-        assert_memory_equal(z[0], z[t], sizeof(z[0]));
-        memcpy(s[t], f, sizeof(f));
-        tables[t]->softmax(s[t], N, 0.3f, 0);
-        assert_memory_equal(s[0], s[t], sizeof(s[0]));
-        assert_true(tables[t]->logsumexp(f, N, 1, 0) == tables[0]->logsumexp(f, N, 1, 0));
+    ops_c.act_mul(want, x, w, DT_BF16, N, ACT_SILU);
+    memcpy(s, f, sizeof(f));
+    ops_c.softmax(s, N, 0.3f, 0);
+    for (const struct ops *const *t = fast_tables(); *t != NULL; t++) {
+        (*t)->act_mul(got, x, w, DT_BF16, N, ACT_SILU);
+        assert_memory_equal(want, got, sizeof(want));
+        memcpy(s2, f, sizeof(f));
+        (*t)->softmax(s2, N, 0.3f, 0);
+        assert_memory_equal(s, s2, sizeof(s));
+        assert_true((*t)->logsumexp(f, N, 1, 0) == ops_c.logsumexp(f, N, 1, 0));
     }
 }
 
@@ -482,29 +487,26 @@ static void
 test_bf16_rows_same_bits(void **state)
 {
     enum { N = 203 };
-    const struct ops *tables[] = { &ops_avx2, &ops_avx512 };
     uint16_t x[N], w[N], want[N], got[N];
 
     (void)state;
-    if (!has_avx512())
-        skip();
     for (int i = 0; i < N; i++) {
         x[i] = bf16_from_f32(i % 9 == 0 ? uniform() * 0x1p-125f : uniform() * 8);
         w[i] = bf16_from_f32(uniform());
     }
-    for (int t = 0; t < 2; t++) {
+    for (const struct ops *const *t = fast_tables(); *t != NULL; t++) {
         for (int norm = NORM_TWICE; norm <= NORM_ONCE; norm++) {
             ops_c.rmsnorm(want, x, w, DT_BF16, N, 1e-5f, (enum norm)norm);
-            tables[t]->rmsnorm(got, x, w, DT_BF16, N, 1e-5f, (enum norm)norm);
+            (*t)->rmsnorm(got, x, w, DT_BF16, N, 1e-5f, (enum norm)norm);
             assert_memory_equal(want, got, sizeof(want));
         }
         memcpy(want, x, sizeof(x));
         memcpy(got, x, sizeof(x));
         ops_c.rope(want, DT_BF16, N / 2, w, w + N / 2);
-        tables[t]->rope(got, DT_BF16, N / 2, w, w + N / 2);
+        (*t)->rope(got, DT_BF16, N / 2, w, w + N / 2);
         assert_memory_equal(want, got, sizeof(want));
         ops_c.add(want, x, DT_BF16, N);
-        tables[t]->add(got, x, DT_BF16, N);
+        (*t)->add(got, x, DT_BF16, N);
         assert_memory_equal(want, got, sizeof(want));
     }
 }
@@ -514,16 +516,13 @@ static void
 test_softmax_cols_same_bits(void **state)
 {
     enum { KEYS = 301, NV = 2, LD = 48, PAIRS = (KEYS + 1) / 2 };
-    const struct ops *tables[] = { &ops_c, &ops_avx2, &ops_avx512 };
-    static float s[3][KEYS * LD], given[KEYS * LD];
-    static uint32_t p[3][NV * PAIRS * OPS_LANES], packed[3][PAIRS * OPS_LANES];
+    static float s[KEYS * LD], given[KEYS * LD];
+    static uint32_t p[NV * PAIRS * OPS_LANES], want[NV * PAIRS * OPS_LANES];
     static uint16_t x[OPS_LANES * KEYS];
     int32_t first[NV * OPS_LANES], end[NV * OPS_LANES];
-    float sum[3][NV * OPS_LANES];
+    float sum[NV * OPS_LANES], want_sum[NV * OPS_LANES];
 
     (void)state;
-    if (!has_avx512())
-        skip();
     for (int i = 0; i < KEYS * LD; i++)
         given[i] = uniform() * 300;
     for (int i = 0; i < OPS_LANES * KEYS; i++)
@@ -533,23 +532,27 @@ test_softmax_cols_same_bits(void **state)
         end[i] = i % 7 == 0 ? first[i] + 1 : KEYS - 40 + i;
         end[i] = end[i] < KEYS ? end[i] : KEYS;
     }
-    for (float cap = 0; cap <= 30; cap += 30) {
-        for (int t = 2; t >= 0; t--) {
-            memcpy(s[t], given, sizeof(given));
-            tables[t]->softmax_cols(p[t], PAIRS * OPS_LANES, s[t], LD, KEYS, NV, 0.3f, cap, first, end, sum[t]);
-            assert_memory_equal(p[2], p[t], sizeof(p[0]));
-            assert_memory_equal(sum[2], sum[t], sizeof(sum[0]));
-            assert_true(sum[t][7] == 1.0f && p[t][7] == 0); /* lane 7 sees key 21 alone */
-            assert_int_equal(p[t][(21 / 2) * OPS_LANES + 7], 0x3f800000);
-            tables[t]->pack_cols(packed[t], x, KEYS, 13, KEYS);
-            assert_memory_equal(packed[2], packed[t], sizeof(packed[0]));
+    for (const struct ops *const *t = fast_tables(); *t != NULL; t++) {
+        for (float cap = 0; cap <= 30; cap += 30) {
+            memcpy(s, given, sizeof(given));
+            ops_c.softmax_cols(want, PAIRS * OPS_LANES, s, LD, KEYS, NV, 0.3f, cap, first, end, want_sum);
+            assert_true(want_sum[7] == 1.0f && want[7] == 0); /* lane 7 sees key 21 alone */
+            assert_int_equal(want[(21 / 2) * OPS_LANES + 7], 0x3f800000);
+            memcpy(s, given, sizeof(given));
+            (*t)->softmax_cols(p, PAIRS * OPS_LANES, s, LD, KEYS, NV, 0.3f, cap, first, end, sum);
+            assert_memory_equal(want, p, sizeof(p));
+            assert_memory_equal(want_sum, sum, sizeof(sum));
+
+            memcpy(s, given, sizeof(given));
+            ops_c.eager_cols(want, PAIRS * OPS_LANES, s, LD, KEYS, NV, 0.3f, cap, first, end);
+            assert_int_equal(want[(21 / 2) * OPS_LANES + 7], 0x3f800000);
+            memcpy(s, given, sizeof(given));
+            (*t)->eager_cols(p, PAIRS * OPS_LANES, s, LD, KEYS, NV, 0.3f, cap, first, end);
+            assert_memory_equal(want, p, sizeof(p));
         }
-        for (int t = 2; t >= 0; t--) {
-            memcpy(s[t], given, sizeof(given));
-            tables[t]->eager_cols(p[t], PAIRS * OPS_LANES, s[t], LD, KEYS, NV, 0.3f, cap, first, end);
-            assert_memory_equal(p[2], p[t], sizeof(p[0]));
-            assert_int_equal(p[t][(21 / 2) * OPS_LANES + 7], 0x3f800000);
-        }
+        ops_c.pack_cols(want, x, KEYS, 13, KEYS);
+        (*t)->pack_cols(p, x, KEYS, 13, KEYS);
+        assert_memory_equal(want, p, PAIRS * OPS_LANES * sizeof(*p));
     }
 }
 
@@ -558,38 +561,35 @@ static void
 test_product_ends_same_bits(void **state)
 {
     enum { ROWS = 37, COLS = 75, PANELS = (COLS + OPS_LANES - 1) / OPS_LANES, PAIRS = (ROWS + 1) / 2, COUNT = 3 };
-    const struct ops *tables[] = { &ops_avx2, &ops_avx512 };
     static uint32_t want[PANELS * PAIRS * OPS_LANES], got[PANELS * PAIRS * OPS_LANES];
     static float c[COUNT * COLS];
     uint16_t x[ROWS * COLS], y[COLS], z[COLS];
     double sum[COLS], acc[COLS], u[COLS], exact;
 
     (void)state;
-    if (!has_avx512())
-        skip();
     for (int i = 0; i < ROWS * COLS; i++)
         x[i] = (uint16_t)(uniform() * 32000);
     for (int i = 0; i < COUNT * COLS; i++)
         c[i] = i % 11 == 0 ? NAN : i % 7 == 0 ? uniform() * 0x1p-126f : uniform() * 100;
     for (int i = 0; i < COLS; i++)
         u[i] = ldexp(1, -i % 13);
-    for (int t = 0; t < 2; t++) {
+    for (const struct ops *const *t = fast_tables(); *t != NULL; t++) {
         for (int width = 1; width <= COLS; width += 37) {
             ops_c.pack_rows(want, PAIRS * OPS_LANES, x, COLS, ROWS, width);
-            tables[t]->pack_rows(got, PAIRS * OPS_LANES, x, COLS, ROWS, width);
+            (*t)->pack_rows(got, PAIRS * OPS_LANES, x, COLS, ROWS, width);
             assert_memory_equal(want, got, (size_t)((width + OPS_LANES - 1) / OPS_LANES) * PAIRS * OPS_LANES * 4);
         }
         ops_c.scaled(y, c, 0.7f, COLS);
-        tables[t]->scaled(z, c, 0.7f, COLS);
+        (*t)->scaled(z, c, 0.7f, COLS);
         assert_memory_equal(y, z, sizeof(y));
     }
     for (int i = 0; i < COUNT * COLS; i++)
         c[i] = uniform() * 100;
-    for (int t = 0; t < 2; t++) {
+    for (const struct ops *const *t = fast_tables(); *t != NULL; t++) {
         memset(sum, 0, sizeof(sum));
         memset(acc, 0, sizeof(acc));
         ops_c.grid_add(sum, c, COLS, COUNT, COLS - 2, 0x1p-10, u);
-        tables[t]->grid_add(acc, c, COLS, COUNT, COLS - 2, 0x1p-10, u);
+        (*t)->grid_add(acc, c, COLS, COUNT, COLS - 2, 0x1p-10, u);
         assert_memory_equal(sum, acc, sizeof(sum));
         assert_true(acc[COLS - 2] == 0 && acc[COLS - 1] == 0);
     }
