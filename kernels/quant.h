@@ -89,25 +89,25 @@ f32_drop(float a, int drop)
 }
 
 /* bf16:  s eeeeeeee mmmmmmm, the upper half of an f32. */
+HD static inline float
+bf16_round(float x)
+{
+    uint32_t u = f32_bits(x), r = u + 0x7fff + ((u >> 16) & 1);
+    int32_t size = (int32_t)(u & 0x7fffffffu);
+
+    return f32_of_bits((size > 0x7f800000 ? u | 0x400000u : r) & 0xffff0000u); /* NaN stays one */
+}
+
 HD static inline uint16_t
 bf16_from_f32(float x)
 {
-    uint32_t u = f32_bits(x), nan = (u & 0x7fffffffu) > 0x7f800000u;
-    uint32_t r = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-
-    return (uint16_t)(nan ? (u >> 16) | 0x40 : r);
+    return (uint16_t)(f32_bits(bf16_round(x)) >> 16);
 }
 
 HD static inline float
 bf16_to_f32(uint16_t h)
 {
     return f32_of_bits((uint32_t)h << 16);
-}
-
-HD static inline float
-bf16_round(float x)
-{
-    return bf16_to_f32(bf16_from_f32(x));
 }
 
 /* f16:  s eeeee mmmmmmmmmm, bias 15. Below 2^-14 the step is 2^-24, which is the last bit of numbers in [0.5, 1). */

@@ -37,16 +37,19 @@ exp_f(float x)
 #define GRID_MAGIC 6755399441055744.0
 
 /* To bf16 as the processor's instruction does it: denormal values become zero. */
-static inline uint16_t
-narrow(float x)
-{
-    return __builtin_fabsf(x) < 0x1p-126f ? (uint16_t)(f32_bits(x) >> 16 & 0x8000) : bf16_from_f32(x);
-}
-
 static inline float
 narrow_round(float x)
 {
-    return bf16_to_f32(narrow(x));
+    uint32_t u = f32_bits(x);
+    int32_t size = (int32_t)(u & 0x7fffffff);
+
+    return size < 0x00800000 ? f32_of_bits(u & 0x80000000) : bf16_round(x);
+}
+
+static inline uint16_t
+narrow(float x)
+{
+    return (uint16_t)(f32_bits(narrow_round(x)) >> 16);
 }
 
 HD static inline float
